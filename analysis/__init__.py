@@ -1,0 +1,1 @@
+"""Reads what searches found: fronts, figures, reports. No torch, no ray."""

@@ -1,0 +1,167 @@
+"""One configuration -> a model, scored and timed: what `prune` runs once and a search for every trial."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cofi_tune import evaluate, latency, methods, teacher
+from cofi_tune.config import Setup, TrialConfig
+from cofi_tune.data.batches import steps_per_epoch
+from cofi_tune.data.encode import EncodedTask, open_encoded
+from cofi_tune.loop import Training
+from cofi_tune.methods import Method
+from cofi_tune.modeling_cofi import CofiForSequenceClassification
+from cofi_tune.ranks import ALONE, Ranks
+from cofi_tune.records import Measurement, Progress, encoder_macs
+
+
+def compress(trial: TrialConfig, setup: Setup, ranks: Ranks = ALONE) -> Iterator[Progress | Measurement]:
+    """Train, cut, score, time and save; yields its progress and, on the first worker, the measurement last.
+
+    Args:
+        trial: hyperparameters.
+        setup: where data and teacher are, where results go, what to run on.
+        ranks: this worker's place among those of the trial.
+
+    Raises:
+        Stopped: the run ended without a model worth measuring, with the reason.
+        InvalidPoint: the configuration leaves nothing of the model.
+    """
+    started = time.perf_counter()
+    if setup.num_threads and torch.device(setup.device).type == "cpu":
+        torch.set_num_threads(setup.num_threads)
+    data = open_encoded(setup.data)
+    dense = teacher.load(setup.teacher, setup.device)
+    student = start_student(trial, setup, data)
+    torch.manual_seed(trial.seed * 1009 + ranks.rank)
+    steps = steps_per_epoch(len(data.splits["train"].labels), trial.batch_size)
+    method = methods.load(trial.method)(trial, student, steps)
+    guide = dense if method.uses_teacher else None
+    selection = data.selection_split(setup.selection)
+    training = Training(student, method, guide, data, trial, selection, ranks)
+    yield from training.run()
+    if ranks.rank == 0:
+        measurement = measure(training.student, dense, data, method, setup, time.perf_counter() - started)
+        save(training.student, measurement, method, data, setup.output)
+        yield measurement
+
+
+def start_student(trial: TrialConfig, setup: Setup, data: EncodedTask) -> CofiForSequenceClassification:
+    """The dense student: the teacher's weights, or the pretrained ones."""
+    if trial.init == "teacher":
+        student = teacher.load(setup.teacher, setup.device)
+    elif setup.pretrained is None:
+        raise ValueError("init 'pretrained' needs a model to start from (--model)")
+    else:
+        student = teacher.new_model(data, setup.pretrained, setup.model_seed).to(setup.device)
+    if trial.dropout is not None:
+        for module in student.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = trial.dropout
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = trial.dropout
+    return student
+
+
+def measure(
+    model: CofiForSequenceClassification,
+    dense: CofiForSequenceClassification,
+    data: EncodedTask,
+    method: Method,
+    setup: Setup,
+    seconds: float,
+) -> Measurement:
+    """Score and time what is shipped, beside the dense model."""
+    task = data.task
+    scores, dense_scores = _all_scores(model, data), _all_scores(dense, data)
+    dev = data.splits[task.dev_splits[0]]
+    latencies = latency.measure(model, dense, dev, setup.scenarios)
+    objective = next(t for t in latencies if t.scenario == setup.scenario)
+    status = method.status(0)
+    mean_tokens = max(1, round(float(dev.lengths.mean())))
+    kept, whole = (encoder_parameters_of(m) for m in (model, dense))
+    return Measurement(
+        score=scores[task.metric],
+        speedup=objective.speedup,
+        scores=scores,
+        teacher_scores=dense_scores,
+        latencies=latencies,
+        sparsity=1 - kept / whole,
+        model_sparsity=1 - model.num_parameters() / dense.num_parameters(),
+        num_parameters=model.num_parameters(),
+        dense_num_parameters=dense.num_parameters(),
+        macs=_macs(model, mean_tokens),
+        dense_macs=_macs(dense, mean_tokens),
+        mean_tokens=mean_tokens,
+        expected_sparsity=status.expected_sparsity,
+        target_sparsity=status.target_sparsity,
+        seconds=seconds,
+        contract=contract(data, setup),
+    )
+
+
+def encoder_parameters_of(model: CofiForSequenceClassification) -> int:
+    """Weights and biases of the layers' linear maps, counted on the model."""
+    linears = (m for layer in model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear))
+    return sum(p.numel() for linear in linears for p in linear.parameters())
+
+
+def contract(data: EncodedTask, setup: Setup) -> dict[str, Any]:
+    """What a measurement is comparable under."""
+    device = torch.device(setup.device)
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "device": device.type,
+        "device_name": name,
+        "dtype": "float32",
+        "num_threads": None if device.type == "cuda" else torch.get_num_threads(),
+        "torch": torch.__version__,
+        "task": data.task.name,
+        "data": data.content_hash,
+        "teacher": setup.teacher.name,
+        "selection": setup.selection,
+        "scenario": setup.scenario,
+    }
+
+
+def save(
+    model: CofiForSequenceClassification,
+    measurement: Measurement,
+    method: Method,
+    data: EncodedTask,
+    output: Path,
+) -> None:
+    """Write `model/` (loadable), `plan.json` and `measurement.json`."""
+    output.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(output / "model")
+    shutil.copytree(data.tokenizer_directory, output / "model", dirs_exist_ok=True)
+    if method.plan is not None:
+        (output / "plan.json").write_text(method.plan.to_json())
+    (output / "measurement.json").write_text(json.dumps(measurement.to_json(), indent=2))
+
+
+def _all_scores(model: CofiForSequenceClassification, data: EncodedTask) -> dict[str, float]:
+    """Every metric on every dev split; the first split's under their plain names."""
+    scores: dict[str, float] = {}
+    for number, name in enumerate(data.task.dev_splits):
+        for metric, value in evaluate.score(model, data.task, data.splits[name]).items():
+            scores[metric if number == 0 else f"{name}_{metric}"] = value
+    return scores
+
+
+def _macs(model: CofiForSequenceClassification, num_tokens: int) -> int:
+    c = model.config
+    layers = list(zip(c.heads_per_layer or [], c.ffn_per_layer or [], strict=True))
+    return encoder_macs(num_tokens, c.hidden_size, c.head_size, layers)

@@ -1,0 +1,170 @@
+"""What a study and a trial are asked to do: frozen, strict, checked at birth."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cofi_tune.records import SCENARIOS
+
+RANDOM_SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512)}
+"""`--model` names with random weights: layers and hidden units (Turc et al., 2019, arXiv:1908.08962);
+heads of 64, FFN four times hidden."""
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen record that refuses unknown names, wrong types, NaN and infinity."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class TrialConfig(Strict):
+    """The hyperparameters of one run. `options` belong to the method and are checked by its own Config."""
+
+    method: str = "cofi"
+    options: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0)
+    epochs: float = Field(default=20.0, gt=0)
+    """Passes over the training rows, pruning and recovery together."""
+    finetune_epochs: float = Field(default=0.0, ge=0)
+    """Passes before pruning starts, with distillation but without gates."""
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    init: Literal["teacher", "pretrained"] = "teacher"
+    """What the student starts from. Xia et al. start from the pretrained checkpoint and find the
+    teacher's weights "very similar"; the teacher needs no finetuning phase, hence the default."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Overrides every dropout rate of the model; None keeps the checkpoint's."""
+    clip_norm: float = Field(default=1.0, gt=0)
+
+    @classmethod
+    def from_proposal(
+        cls, proposal: Mapping[str, Any], *, base_learning_rate: float, epochs: float, seed: int
+    ) -> TrialConfig:
+        """A proposal of a search space, in absolute terms.
+
+        Args:
+            proposal: names of this class, names of the method's options under `<method>/`, and
+                `learning_rate_ratio` in units of `base_learning_rate`.
+            base_learning_rate: the rate at which this model's teacher is fine-tuned.
+            epochs: the study's budget for a trial, unless the space proposes its own.
+            seed: of initialisation, order and gates, unless the space proposes its own.
+
+        Raises:
+            ValueError: an unknown name or a value out of range, naming it.
+        """
+        own = {k: v for k, v in proposal.items() if "/" not in k}
+        method = own.get("method", "cofi")
+        options = {}
+        for name, value in proposal.items():
+            prefix, slash, option = name.partition("/")
+            if slash and prefix != method:
+                raise ValueError(
+                    f"{name}: this trial's method is {method!r}, its options start with {method}/"
+                )
+            if slash:
+                options[option] = value
+        ratio = own.pop("learning_rate_ratio", 1.0)
+        defaults = {"epochs": float(epochs), "seed": seed, "learning_rate": base_learning_rate * ratio}
+        return build(cls, {**defaults, **own, "options": options})
+
+
+class Setup(Strict):
+    """Where a run finds its data and teacher, where it writes, and what it runs on."""
+
+    data: Path
+    """Directory of the encoded task (`cofi_tune.data.encode`)."""
+    teacher: Path
+    output: Path
+    """Receives `model/`, `plan.json`, `measurement.json`."""
+    pretrained: str | None = None
+    """What `init: pretrained` starts from: a name or directory as for `--model`."""
+    device: str = "cpu"
+    num_threads: int | None = Field(default=None, ge=1)
+    scenario: Literal["throughput", "latency"] = "throughput"
+    """Whose speedup is the objective."""
+    scenarios: tuple[str, ...] = SCENARIOS[:2]
+    selection: Literal["train", "dev"] = "train"
+    """Rows that choose the best checkpoint. "dev" is the paper's protocol, and selects on reported rows."""
+    model_seed: int = 0
+
+
+class StudyConfig(Strict):
+    """One search."""
+
+    name: str
+    task: str
+    source: dict[str, Any]
+    model: str
+    tokenizer: str | None = None
+    teacher: str | None = None
+    space: str = "cofi"
+    trials: int = Field(default=16, ge=1)
+    epochs: float = Field(gt=0)
+    teacher_epochs: float = Field(gt=0)
+    base_learning_rate: float = Field(gt=0)
+    sampler: str = "tpe"
+    seed: int = Field(default=0, ge=0)
+    max_train_samples: int | None = Field(default=None, ge=1)
+    scenario: Literal["throughput", "latency"] = "throughput"
+    reference_protocol: bool = False
+    selection: Literal["train", "dev"] = "train"
+    workers_per_trial: int = Field(ge=0)
+    concurrency: int = Field(ge=1)
+    cpus_per_worker: int = Field(ge=1)
+    gpus_per_worker: float = Field(ge=0)
+    output: Path
+    tracking_uri: str
+    storage: str
+
+    @property
+    def directory(self) -> Path:
+        """Everything of this study but the databases."""
+        return self.output / self.name
+
+    @property
+    def device(self) -> str:
+        """Where trials run."""
+        return "cuda" if self.gpus_per_worker else "cpu"
+
+
+def build(model: type[T], values: Mapping[str, Any]) -> T:
+    """`model(**values)`, with a one-line `ValueError` that names what is wrong."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(sorted(model.model_fields))
+                lines.append(f"{name}: unknown; known are {known}")
+            else:
+                lines.append(
+                    f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
+                )
+        raise ValueError("; ".join(lines)) from None
+
+
+def check_model(model: str) -> None:
+    """Refuse what can be neither a size, nor a directory, nor a hub id; asks no network.
+
+    Raises:
+        ValueError: naming the nearest size.
+    """
+    if model in RANDOM_SIZES or Path(model).is_dir():
+        return
+    near = difflib.get_close_matches(model, RANDOM_SIZES, n=1)
+    if near:
+        raise ValueError(f"--model {model}: did you mean {near[0]}? (known sizes: {', '.join(RANDOM_SIZES)})")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
+        raise ValueError(f"--model {model}: no such directory, and not a hub id")

@@ -1,0 +1,108 @@
+"""The flags that say which task and where its rows are, the same for every command."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from cofi_tune.data import catalogue
+from cofi_tune.data.local import local_task
+from cofi_tune.data.metrics import CLASSIFICATION, REGRESSION
+from cofi_tune.data.names import closest
+from cofi_tune.data.sources import Source
+from cofi_tune.data.task import Task
+
+USAGE_EXIT, DATA_EXIT = 2, 3
+OWN_FILES = ("train_file", "dev_file", "text_column", "label_column", "regression", "metric")
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints one line for a wrong flag, with the nearest right one, and exits with 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        """As `argparse.ArgumentParser`, without abbreviated flags."""
+        super().__init__(**settings, allow_abbrev=False)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; an unknown flag is named together with the nearest one."""
+        known, rest = self.parse_known_args(args, namespace)
+        if rest:
+            wrong = rest[0].split("=", 1)[0]
+            near = closest(wrong, self._option_string_actions) if wrong[:1] == "-" else None
+            self.error(f"unknown argument {wrong}" + (f"; did you mean {near}?" if near else ""))
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit."""
+        self.exit(USAGE_EXIT, f"error: {message} (--help lists the flags)\n")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--task`, `--data-dir`, the flags of files of one's own, and `--tokenizer`."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--task", help="a named task, or a name for files of your own")
+    group.add_argument("--data-dir", metavar="DIR", help="official GLUE files, in DIR/CoLA and so on")
+    group.add_argument(
+        "--tokenizer",
+        metavar="DIR",
+        help="a tokenizer's directory or hub id (default: the model's, or one made of the text)",
+    )
+    own = parser.add_argument_group("files of your own (csv, tsv, jsonl, parquet)")
+    own.add_argument("--train-file", metavar="FILE")
+    own.add_argument("--dev-file", metavar="FILE")
+    own.add_argument("--text-column", metavar="NAME", action="append", help="twice for pairs")
+    own.add_argument("--label-column", metavar="NAME")
+    own.add_argument("--regression", action="store_true", help="labels are scores, not classes")
+    own.add_argument("--metric", choices=CLASSIFICATION + REGRESSION, help="the one to maximise")
+
+
+def source_from_arguments(args: argparse.Namespace) -> tuple[Task, Source]:
+    """The task and the source that the flags of `add_source_arguments` describe.
+
+    Reads the training file if it is the user's own, since its labels are the classes.
+
+    Raises:
+        ValueError: flags that contradict each other, or a task that does not exist.
+        DataError: (a ValueError; catch it first) a training file that cannot be used.
+    """
+    own = [f"--{name.replace('_', '-')}" for name in OWN_FILES if getattr(args, name)]
+    if own and args.data_dir:
+        raise ValueError(f"--data-dir and {own[0]} contradict each other; give one of them")
+    return _own_files(args, own) if own else _named(args)
+
+
+def _named(args: argparse.Namespace) -> tuple[Task, Source]:
+    if args.task is None:
+        known = ", ".join(catalogue.names())
+        raise ValueError(f"give --task NAME ({known}), or --train-file and its companions")
+    task = catalogue.load(args.task)
+    if args.data_dir and task.layout is None:
+        raise ValueError(f"--task {task.name} needs no files; leave --data-dir out")
+    if args.data_dir:
+        return task, Source.directory(args.data_dir)
+    return task, Source.generated() if task.generate is not None else Source.hub()
+
+
+def _own_files(args: argparse.Namespace, given: list[str]) -> tuple[Task, Source]:
+    needed = ("--train-file", "--dev-file", "--text-column", "--label-column")
+    missing = [flag for flag in needed if flag not in given]
+    if missing:
+        raise ValueError(f"{given[0]} needs {' and '.join(missing)} too")
+    name = args.task or "local"
+    if name in catalogue.names():
+        raise ValueError(
+            f"--task {name} is a data set of that name; call your own files something else, "
+            f"such as --task my-{name}, so that their figures are never mixed up"
+        )
+    columns = (*args.text_column, args.label_column)
+    if len(args.text_column) > 2 or len(set(columns)) < len(columns):
+        raise ValueError("--text-column is given once or twice, and every column has one use")
+    task = local_task(
+        args.train_file,
+        tuple(args.text_column),
+        args.label_column,
+        name=name,
+        regression=args.regression,
+        metric=args.metric,
+    )
+    return task, Source.files(args.train_file, args.dev_file)

@@ -1,0 +1,115 @@
+"""Rows -> packed batches, made on the host before the step (architecture D2, D3).
+
+Axes: B rows, T positions, N real tokens end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cofi_tune.data.encode import EncodedSplit
+from cofi_tune.modeling_cofi import Packing
+from cofi_tune.ranks import ALONE, Ranks
+
+WINDOW = 32
+"""Batches that are sorted by length together: padding inside attention becomes small, order stays random."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's share of a batch, on the device."""
+
+    ids_N: Tensor
+    types_N: Tensor
+    positions_N: Tensor
+    packing: Packing
+    labels_B: Tensor
+    num_rows: int
+    """Rows of the whole batch, all workers' shares together: what a mean over rows divides by."""
+    num_tokens: int
+    """Tokens of the whole batch."""
+
+
+def collate(
+    split: EncodedSplit, rows: NDArray[np.int64], device: torch.device, ranks: Ranks = ALONE
+) -> Batch:
+    """The share of `rows` that belongs to this worker, packed."""
+    lengths_all = split.offsets[rows + 1] - split.offsets[rows]
+    mine = rows[ranks.rank :: ranks.size]
+    lengths_B = split.offsets[mine + 1] - split.offsets[mine]
+    num_tokens, longest = int(lengths_B.sum()), int(lengths_B.max())
+    first_B = np.cumsum(lengths_B) - lengths_B
+    positions_N = np.arange(num_tokens) - np.repeat(first_B, lengths_B)
+    source_N = positions_N + np.repeat(split.offsets[mine], lengths_B)
+    padded = bool((lengths_B != longest).any())
+    place_N = positions_N + np.repeat(np.arange(len(mine)) * longest, lengths_B) if padded else None
+    mask_BT = np.arange(longest) < lengths_B[:, None] if padded else None
+    on = _Mover(device)
+    return Batch(
+        ids_N=on(split.input_ids[source_N].astype(np.int64)),
+        types_N=on(split.token_type_ids[source_N].astype(np.int64)),
+        positions_N=on(positions_N),
+        packing=Packing(
+            num_rows=len(mine),
+            max_length=longest,
+            position_N=None if place_N is None else on(place_N),
+            first_B=on(first_B),
+            key_mask_B11T=None if mask_BT is None else on(mask_BT)[:, None, None, :],
+        ),
+        labels_B=on(np.array(split.labels[mine])),
+        num_rows=len(rows),
+        num_tokens=int(lengths_all.sum()),
+    )
+
+
+class _Mover:
+    """Copies arrays to a device without making the host wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, array: NDArray[np.generic]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def epoch(
+    split: EncodedSplit, batch_size: int, generator: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """One pass in batches of nearly `batch_size`: every row once, in an order drawn from `generator`."""
+    rows = generator.permutation(len(split.labels))
+    lengths = split.lengths
+    num_batches = steps_per_epoch(len(rows), batch_size)
+    windows = np.array_split(rows, -(-num_batches // WINDOW))
+    for window in windows:
+        by_length = window[np.argsort(lengths[window], kind="stable")]
+        batches = np.array_split(by_length, steps_per_epoch(len(window), batch_size))
+        for index in generator.permutation(len(batches)):
+            yield batches[index]
+
+
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Batches that cover `num_rows`."""
+    return -(-num_rows // batch_size)
+
+
+def stream(split: EncodedSplit, batch_size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Epoch after epoch, without end; the order belongs to `seed` alone."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    while True:
+        yield from epoch(split, batch_size, generator)
+
+
+def by_length(split: EncodedSplit, batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """All rows once, longest first: the cheapest order for evaluation."""
+    order = np.argsort(-split.lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,104 @@
+"""What the workers of a search tell the driver, and who listens to it there.
+
+Messages travel as JSON text: nothing is unpickled by this package, and none of Ray's reserved result names
+(`pid`, `done`, `training_iteration`, ...) can overwrite ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from cofi_tune.records import Measurement, Progress
+
+KEY = "cofi_tune_message"
+"""The only key of a result that is ours."""
+
+State = Literal["complete", "pruned", "fail"]
+
+LOST, INTERRUPTED = "lost", "interrupted"
+UNFINISHED = (LOST, INTERRUPTED)
+"""Reasons that say nothing about the configuration: such a trial does not count as one of the asked number."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    state: State
+    """complete: it has objectives; pruned: stopped early on purpose; fail: it has no result."""
+    reason: str | None = None
+    """One word for what stopped it: target_not_reached, non_finite, out_of_memory, error, ..."""
+    message: str = ""
+    """One line for a person."""
+    measurement: Measurement | None = None
+
+    @classmethod
+    def failed(cls, reason: str, message: str = "") -> Outcome:
+        """The end of a trial without a result."""
+        return cls("fail", reason, message)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One report of a worker."""
+
+    content: Progress | Outcome
+    warnings: tuple[str, ...] = ()
+    """What the worker warned of since its last report."""
+    placement_group: str | None = None
+    """Of the worker's group (hex), so that the driver can free it whatever happens to the trial."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A proposal that becomes a trial."""
+
+    trial_id: str
+    params: Mapping[str, Any]
+    """As the sampler proposed them, by their names in the search space."""
+    settings: Mapping[str, Any]
+    """Every setting of the run, defaults included; the method's own under `<method>/`."""
+    logarithmic: frozenset[str] = field(default_factory=frozenset)
+    """Names of params that the space counts on a log scale."""
+
+
+class Watcher(Protocol):
+    """Hears what happens to the trials, in the driver."""
+
+    def started(self, asked: Asked) -> None:
+        """A trial was proposed and is about to run."""
+
+    def heard(self, trial_id: str, progress: Progress) -> None:
+        """A running trial reports."""
+
+    def warned(self, trial_id: str, text: str) -> None:
+        """A running trial warns."""
+
+    def ended(self, trial_id: str, outcome: Outcome) -> None:
+        """A trial is over, and the study knows."""
+
+
+def encode(message: Message) -> str:
+    """A message as text."""
+    kind = "progress" if isinstance(message.content, Progress) else "outcome"
+    return json.dumps({"kind": kind, **asdict(message)})
+
+
+def decode(text: str) -> Message:
+    """The inverse of `encode`."""
+    raw = json.loads(text)
+    content: Progress | Outcome
+    if raw["kind"] == "progress":
+        content = Progress(**raw["content"])
+    else:
+        content = outcome_from_json(raw["content"])
+    return Message(content, tuple(raw["warnings"]), raw["placement_group"])
+
+
+def outcome_from_json(raw: Mapping[str, Any]) -> Outcome:
+    """An outcome from what `dataclasses.asdict` made of it."""
+    measurement = raw["measurement"]
+    return Outcome(**{**raw, "measurement": measurement and Measurement.from_json(measurement)})

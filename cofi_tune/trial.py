@@ -1,0 +1,295 @@
+"""Ray Tune's side of a trial: starts Ray, gives every trial its resources, and frees them whatever happens.
+
+With `workers_per_trial` 0 a trial runs in the process of its Tune actor, and the next one in the same process.
+With 1 or more it builds a `TorchTrainer`, whose worker processes run `worker.in_train`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from cofi_tune.config import StudyConfig
+from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
+from cofi_tune.records import Progress
+from cofi_tune.worker import Job, in_train, in_tune, outcome_of, teach
+
+DRIVER_CPUS = 0.01
+"""Of a trial that only waits for its workers; 0 would be refused."""
+FREE_AFTER_SECONDS = 2.0
+"""How long Ray Train may take to free a worker group by itself."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # whose box ignores verbose=0
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # The study on disk is the truth: no loggers, no snapshots every few seconds, our own handler of Ctrl-C.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # A report costs at most this long instead of 2 s.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
+    """A Ray of our own on this machine, stopped at the end; or the cluster at `address`. One is enough."""
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        # Watching for a node that is about to be taken away costs a process; here there is one node.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if address is not None:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=math.ceil(cpus_needed(config)) + 1,
+            # Ray Train frees the workers of a trial that dies by asking the dashboard's state service.
+            include_dashboard=config.workers_per_trial > 0,
+            object_store_memory=256 * 2**20,
+            **quiet,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cpus_needed(config: StudyConfig) -> int:
+    """Threads that the trials use at one time."""
+    return config.concurrency * max(1, config.workers_per_trial) * config.cpus_per_worker
+
+
+def launch(
+    config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: str | None = None
+) -> None:
+    """Let Ray Tune run what `proposals` (a `ray.tune.search.Searcher`) suggests, until it has no more.
+
+    Args:
+        config: the study's.
+        proposals: asks for trials and is told how they end.
+        stopper: ends everything before its time.
+        address: of a Ray cluster; None: a Ray of our own.
+    """
+    in_process = config.workers_per_trial == 0
+    # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
+    scratch = config.directory / ".ray" / str(os.getpid())
+    with ray_started(config, address), _removed(scratch), GroupSweeper() as sweeper:
+        tuner = tune.Tuner(
+            _trainable(config),
+            tune_config=tune.TuneConfig(
+                search_alg=proposals,
+                num_samples=max(1, proposals.budget),
+                max_concurrent_trials=config.concurrency,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                # Starting a process costs 5 s, a trial in a running one 0.5. With Ray Train it would hang.
+                reuse_actors=in_process,
+            ),
+            run_config=tune.RunConfig(
+                name=config.name,
+                storage_path=str(scratch.absolute()),
+                callbacks=[sweeper],
+                failure_config=tune.FailureConfig(max_failures=1),
+                stop=stopper,
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+@contextlib.contextmanager
+def _removed(scratch: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            scratch.parent.rmdir()
+
+
+def teacher_elsewhere(
+    config: StudyConfig, data: Path, selection: str, on_progress: Callable[[Progress], None]
+) -> Path:
+    """The teacher, made where the trials run: this process may have no GPU, and must not keep one.
+
+    Args:
+        config: the study's.
+        data: directory of the encoded task.
+        selection: split that chooses its best weights.
+        on_progress: called here at every report.
+    """
+    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(teach)
+    event: Progress | Path | None = None
+    for reference in task.options(num_returns="streaming").remote(config, data.absolute(), selection):
+        event = ray.get(reference)
+        if isinstance(event, Progress):
+            on_progress(event)
+    assert isinstance(event, Path)
+    return event
+
+
+class Interruption(tune.Stopper):
+    """Ends everything once it is requested."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped for its results."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked by Tune in every round."""
+        return self.requested
+
+
+def _trainable(config: StudyConfig) -> Any:
+    if config.workers_per_trial == 0:
+        resources = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
+        return tune.with_resources(in_tune, resources)
+    scaling = {
+        "num_workers": config.workers_per_trial,
+        "use_gpu": config.gpus_per_worker > 0,
+        "resources_per_worker": {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker},
+    }
+    storage = str((config.directory / ".ray" / str(os.getpid()) / "train").absolute())
+    return tune.with_resources(
+        tune.with_parameters(with_train, scaling=scaling, storage=storage), {"CPU": DRIVER_CPUS}
+    )
+
+
+def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) -> None:
+    """Runs a trial by workers of Ray Train, and passes their reports on.
+
+    Args:
+        config: the trial's, as proposed.
+        scaling: of the `TorchTrainer`.
+        storage: a directory that all nodes see, for Ray Train's own files.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    job: Job = config["job"]
+    trainer = TorchTrainer(
+        in_train,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(**scaling),
+        run_config=RunConfig(
+            name=job.trial_id,
+            storage_path=storage,
+            callbacks=[TuneReportCallback()],
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        outcome = _outcome_of_group(error)
+        if outcome.reason == LOST:
+            raise  # Tune tries once more
+        tune.report({KEY: encode(Message(outcome))})
+
+
+def _outcome_of_group(error: Exception) -> Outcome:
+    """What the failure of a worker group makes of its trial: the workers' own error, or a lost process."""
+    from ray.exceptions import RayError
+    from ray.train import UserExceptionWithTraceback
+
+    failures = getattr(error, "worker_failures", {}) or {0: error}
+    for failure in failures.values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(failure, UserExceptionWithTraceback) or not isinstance(cause, RayError):
+            return outcome_of(cause)
+    return Outcome.failed(LOST)
+
+
+def _name(trial: Any) -> str:
+    """The stable id, in place of Tune's own."""
+    return str(trial.config["trial_id"])
+
+
+class GroupSweeper(tune.Callback):
+    """Frees worker groups that outlive their trial: Ray Train's own cleaner fails beside another Ray."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, str] = {}
+        """Ids in hex, by Tune's id of the trial."""
+        self.timers: dict[str, threading.Timer] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: the Tuner pickles its callbacks."""
+        return {}
+
+    def __enter__(self) -> GroupSweeper:
+        """Nothing to open."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Free what is left while Ray still runs: a call after its end would start another one."""
+        for timer in self.timers.values():
+            timer.cancel()
+        for group in {*self.groups.values(), *self.timers}:
+            free_group(group)
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        """Remember the trial's group."""
+        if KEY in result:
+            group = json.loads(result[KEY])["placement_group"]
+            if group is not None:
+                self.groups[trial.trial_id] = group
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Its next attempt has a group of its own."""
+        self._free(trial)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """It is over."""
+        self._free(trial)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """It is over."""
+        self._free(trial)
+
+    def _free(self, trial: Any) -> None:
+        group = self.groups.pop(trial.trial_id, None)
+        if group is not None:
+            self.timers[group] = threading.Timer(FREE_AFTER_SECONDS, free_group, [group])
+            self.timers[group].daemon = True
+            self.timers[group].start()
+
+
+def free_group(group: str) -> None:
+    """Remove a placement group, given its id in hex; nothing happens where it, or Ray, is gone."""
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    if not ray.is_initialized():
+        return
+    with contextlib.suppress(Exception):
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))

@@ -1,0 +1,206 @@
+"""One trial on the device it was given: runs the loop, reports, and never lets its end go untold.
+
+Between the loop and Ray stands a port of one function, `Report`; `in_tune` and `in_train` are its two
+adapters: a Tune actor that trains by itself, and one of the workers that Ray Train starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import queue
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cofi_tune.config import Setup, StudyConfig, TrialConfig
+from cofi_tune.messages import KEY, Message, Outcome, encode
+from cofi_tune.ranks import ALONE, Ranks
+from cofi_tune.records import InvalidPoint, Measurement, Progress, Stopped
+
+Report = Callable[[Message], None]
+
+FAILURES = ("non_finite",)
+"""Reasons to stop that say the run broke; every other one is a decision to end it early."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know."""
+
+    trial_id: str
+    trial: TrialConfig
+    setup: Setup
+
+
+def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = None) -> None:
+    """Run a trial to its end.
+
+    Reports as often on every rank, since a report is a barrier for them; only the first rank's counts.
+
+    Args:
+        job: the trial.
+        ranks: this worker's place.
+        report: takes every message; the last one holds the `Outcome`.
+        placement_group: of this worker's group, passed on.
+
+    Raises:
+        Exception: something broke on this one of several workers; the others wait for it, so that the
+            group has to be ended from outside (`trial.py` makes it an outcome).
+    """
+    measurement: Measurement | None = None
+    with _collected_warnings() as collected:
+        try:
+            for event in _compress(job, ranks):
+                if isinstance(event, Progress):
+                    report(Message(event, _take(collected), placement_group))
+                else:
+                    measurement = event
+            outcome = Outcome("complete", measurement=measurement)
+        except Exception as error:
+            # Both are raised by every worker at the same step.
+            if ranks.size > 1 and not isinstance(error, (Stopped, InvalidPoint)):
+                raise
+            outcome = outcome_of(error)
+            _keep_traceback(job, outcome)
+        report(Message(outcome, _take(collected), placement_group))
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """What an exception makes of a trial."""
+    line = (str(error).strip().splitlines() or [""])[0][:300]
+    if isinstance(error, Stopped):
+        return Outcome("fail" if error.reason in FAILURES else "pruned", error.reason, line)
+    if isinstance(error, InvalidPoint):
+        return Outcome.failed("invalid_point", line)
+    if _is_out_of_memory(error):
+        return Outcome.failed("out_of_memory", line)
+    return Outcome.failed("error", f"{type(error).__name__}: {line}")
+
+
+def in_tune(config: dict[str, Any]) -> None:
+    """Runs a trial in the process of its Tune actor, which the next trial uses again."""
+    from ray import tune
+
+    work(config["job"], ALONE, lambda message: tune.report({KEY: encode(message)}))
+    _free_memory()
+
+
+def in_train(config: dict[str, Any]) -> None:
+    """Runs this worker's part of a trial in the process group that Ray Train has set up."""
+    import ray.train
+    import ray.train.torch
+    from ray.util import get_current_placement_group
+
+    job: Job = config["job"]
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    if job.setup.device != "cpu":
+        # Workers of a node see all GPUs of their group; each has its own among them.
+        own = {"device": str(ray.train.torch.get_device())}
+        job = Job(job.trial_id, job.trial, job.setup.model_copy(update=own))
+    group = get_current_placement_group()
+    group_id = group.id.hex() if group is not None else None
+    work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
+
+
+def teach(config: StudyConfig, data: Path, selection: str) -> Iterator[Progress | Path]:
+    """Makes a teacher on this worker's device: its progress, then its directory.
+
+    Args:
+        config: the study's.
+        data: directory of the encoded task.
+        selection: split that chooses its best weights.
+    """
+    from cofi_tune import teacher
+    from cofi_tune.data.encode import open_encoded
+
+    quiet_libraries()
+    events: queue.SimpleQueue[Progress | Path | BaseException] = queue.SimpleQueue()
+
+    def prepare() -> None:
+        try:
+            made = teacher.prepare(
+                open_encoded(data),
+                config.model,
+                config.output.absolute(),
+                epochs=config.teacher_epochs,
+                seed=config.seed,
+                selection=selection,
+                device=config.device,
+                on_progress=events.put,
+            )
+            events.put(made)
+        except BaseException as error:
+            events.put(error)
+
+    # A thread turns the callback into events that can be yielded while the training goes on.
+    threading.Thread(target=prepare, daemon=True).start()
+    while True:
+        event = events.get()
+        if isinstance(event, BaseException):
+            raise event
+        yield event
+        if isinstance(event, Path):
+            return
+
+
+def quiet_libraries() -> None:
+    """No progress bars of other libraries: nobody watches a worker's output."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def _compress(job: Job, ranks: Ranks) -> Iterator[Progress | Measurement]:
+    from cofi_tune.compress import compress  # seconds of imports, needed in workers only
+
+    quiet_libraries()
+    return compress(job.trial, job.setup, ranks)
+
+
+@contextlib.contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """Texts of warnings that a person should see, instead of lines in a log file nobody reads."""
+    texts: list[str] = []
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
+            texts.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield texts
+
+
+def _take(texts: list[str]) -> tuple[str, ...]:
+    taken = tuple(texts)
+    texts.clear()
+    return taken
+
+
+def _keep_traceback(job: Job, outcome: Outcome) -> None:
+    if outcome.reason == "error":
+        with contextlib.suppress(OSError):
+            job.setup.output.mkdir(parents=True, exist_ok=True)
+            (job.setup.output / "error.txt").write_text(traceback.format_exc())
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,102 @@
+"""What a search varies: one file each; its name is the name on the command line, in MLflow and in reports.
+
+A space is plain Python: `def space(draw) -> dict` asks for values and returns a proposal. Names without a
+slash are settings of the run, names under `<method>/` options of the method (`cofi_tune/config.py`). Beside it
+stand `REFERENCE`, the proposal that the method's paper would make, and, where useful, `POINTS`: proposals that
+are tried first, in order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+
+class Draw(Protocol):
+    """What a space may ask for; `optuna.Trial` is one."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number within low..high."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """A whole number within low..high."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+
+
+class Space(Protocol):
+    """A space's function."""
+
+    def __call__(self, draw: Draw, /) -> Mapping[str, Any]:
+        """A proposal."""
+
+
+class Loaded(NamedTuple):
+    """A space, ready to propose."""
+
+    name: str
+    space: Space
+    points: tuple[Mapping[str, Any], ...]
+    """Proposals that are tried first."""
+    digest: str
+    """Of its source: a study goes on only with the space it began with."""
+
+
+def names() -> list[str]:
+    """Every space, by file name."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> Loaded:
+    """The space in `search_spaces/<name>.py`, or in a file of one's own.
+
+    Args:
+        name: one of `names()`, or the path of a .py file, which is run.
+
+    Raises:
+        ValueError: there is none, or it is no space; names the nearest.
+    """
+    if name.endswith(".py") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"--space {name}: no such file")
+        return _loaded(path.stem, _run(path), path)
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"unknown space {name!r}; {hint}spaces: {', '.join(names())}, or the path of your own .py file"
+        )
+    module = importlib.import_module(f"{__name__}.{name}")
+    assert module.__file__ is not None
+    return _loaded(name, module, Path(module.__file__))
+
+
+def _run(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"search_spaces_own_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"--space {path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _loaded(name: str, module: ModuleType, path: Path) -> Loaded:
+    space = getattr(module, "space", None)
+    if not callable(space):
+        raise ValueError(f"--space {path}: it has no function space(draw)")
+    reference = getattr(module, "REFERENCE", None)
+    points = getattr(module, "POINTS", None) or ([reference] if reference else [])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return Loaded(name, space, tuple(points), digest)

@@ -1,0 +1,184 @@
+"""What the tests share: a tiny encoder with every weight randomised, and a toy task that it can learn. No network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cofi_tune import methods
+from cofi_tune.config import TrialConfig
+from cofi_tune.data.batches import steps_per_epoch
+from cofi_tune.data.encoded import EncodedSplit, EncodedTask, open_encoded, save_meta, save_split
+from cofi_tune.data.task import Task
+from cofi_tune.loop import Training
+from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification
+
+torch.set_num_threads(1)
+
+VOCABULARY = 40
+PAD, CLS, SEP = 0, 1, 2
+NO, YES = 5, 6
+"""The tokens that a row's label depends on."""
+
+MakeModel = Callable[..., CofiForSequenceClassification]
+MakeTask = Callable[..., EncodedTask]
+
+
+def randomise(model: torch.nn.Module, seed: int) -> None:
+    """Every weight and bias, those of the norms included, so that none hides behind a 0 or a 1."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_norm = isinstance(module, torch.nn.LayerNorm)
+            fan_in = parameter.shape[-1] if parameter.dim() == 2 else 1
+            scale = fan_in**-0.5 if isinstance(module, torch.nn.Linear) and name == "weight" else 0.3
+            noise = torch.randn(parameter.shape, generator=generator) * scale
+            parameter.data.copy_(noise + (1.0 if is_norm and name == "weight" else 0.0))
+
+
+def build_model(
+    layers: int = 3, num_labels: int = 2, seed: int = 0, dropout: float = 0.0, attention: str = "sdpa"
+) -> CofiForSequenceClassification:
+    """A dense encoder of `layers` layers: hidden 32, 4 heads of 8, 48 FFN units."""
+    config = CofiConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        head_size=8,
+        heads_per_layer=[4] * layers,
+        ffn_per_layer=[48] * layers,
+        pooler_size=32,
+        max_position_embeddings=128,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        num_labels=num_labels,
+        pad_token_id=PAD,
+    )
+    model = CofiForSequenceClassification._from_config(config, attn_implementation=attention)
+    randomise(model, seed)
+    return model.eval()
+
+
+def build_split(rows: int, seed: int, regression: bool = False) -> EncodedSplit:
+    """Rows of 4 to 20 tokens. Half of their words are NO or YES, all alike, and that word is the label.
+
+    A regression's label is the share of YES among them.
+    """
+    stream = np.random.Generator(np.random.PCG64(seed))
+    labels = stream.random(rows) if regression else stream.permutation(np.arange(rows) % 2)
+    ids, types, lengths = [], [], []
+    for label in labels:
+        words = stream.integers(8, VOCABULARY, size=stream.integers(2, 19))
+        told = stream.random(len(words)) < 0.5
+        told[0] = True
+        says_yes = stream.random(len(words)) < label
+        row = [CLS, *np.where(told, np.where(says_yes, YES, NO), words), SEP]
+        ids.extend(row)
+        types.extend(int(place > len(row) // 2) for place in range(len(row)))
+        lengths.append(len(row))
+    return EncodedSplit(
+        input_ids=np.array(ids, dtype=np.int32),
+        token_type_ids=np.array(types, dtype=np.uint8),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        labels=labels.astype(np.float32 if regression else np.int64),
+    )
+
+
+def build_task(rows: int = 128, seed: int = 0, regression: bool = False) -> EncodedTask:
+    """The toy task, in memory."""
+    task = Task(
+        name="toy",
+        text_columns=("text",),
+        label_column="label",
+        labels=None if regression else ("no", "yes"),
+        metric="pearson" if regression else "accuracy",
+        metrics=("pearson", "spearman") if regression else ("accuracy", "matthews"),
+        max_length=32,
+    )
+    sizes = {"train": rows, "selection": 64, "dev": 80}
+    return EncodedTask(
+        task=task,
+        splits={
+            name: build_split(size, 10 * seed + number, regression)
+            for number, (name, size) in enumerate(sizes.items())
+        },
+        truncated=dict.fromkeys(sizes, 0),
+        vocab_size=VOCABULARY,
+        pad_token_id=PAD,
+        content_hash=f"toy {rows} {seed} {regression}",
+        source="made by the tests",
+        directory=Path("/nowhere/toy"),
+        tokenizer_directory=Path("/nowhere/toy/tokenizer"),
+    )
+
+
+def write_task(data: EncodedTask, directory: Path) -> EncodedTask:
+    """The same task as it lies on disk, mapped."""
+    (directory / "tokenizer").mkdir(parents=True)
+    (directory / "tokenizer" / "vocab.txt").write_text("\n".join(f"word{i}" for i in range(VOCABULARY)))
+    for name, split in data.splits.items():
+        save_split(directory, name, split)
+    meta = {"task": data.task.to_json(), "source": data.source, "content": data.content_hash}
+    counted = {"truncated": data.truncated, "vocab_size": VOCABULARY, "pad_token_id": PAD}
+    save_meta(directory, meta | counted)
+    return open_encoded(directory)
+
+
+def fine_tune(
+    student: CofiForSequenceClassification, data: EncodedTask, learning_rate: float, epochs: float
+) -> CofiForSequenceClassification:
+    """Plain fine-tuning on the labels."""
+    trial = TrialConfig(method="dense", epochs=epochs, learning_rate=learning_rate)
+    torch.manual_seed(0)
+    steps = steps_per_epoch(len(data.splits["train"].labels), trial.batch_size)
+    training = Training(student, methods.load("dense")(trial, student, steps), None, data, trial)
+    for _ in training.run():
+        pass
+    return training.student
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """See `build_model`."""
+    return build_model
+
+
+@pytest.fixture(scope="session")
+def make_task() -> MakeTask:
+    """See `build_task`."""
+    return build_task
+
+
+@pytest.fixture(scope="session")
+def toy() -> EncodedTask:
+    """The toy task, to be read only."""
+    return build_task()
+
+
+@pytest.fixture(scope="session")
+def toy_regression() -> EncodedTask:
+    """The toy regression, to be read only."""
+    return build_task(regression=True)
+
+
+@pytest.fixture(scope="session")
+def toy_on_disk(tmp_path_factory: pytest.TempPathFactory) -> EncodedTask:
+    """The toy task as compress.py opens it."""
+    return write_task(build_task(), tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="session")
+def trained_state(toy: EncodedTask) -> dict[str, torch.Tensor]:
+    """Weights of a 2-layer encoder that has learned the toy task."""
+    return fine_tune(build_model(layers=2, seed=7), toy, learning_rate=3e-3, epochs=12).state_dict()
+
+
+@pytest.fixture
+def teacher(trained_state: dict[str, torch.Tensor]) -> CofiForSequenceClassification:
+    """A 2-layer encoder that has learned the toy task; a fresh one for each test."""
+    model = build_model(layers=2)
+    model.load_state_dict(trained_state)
+    return model
