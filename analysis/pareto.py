@@ -48,14 +48,14 @@ def contract_of(measurement: Measurement) -> tuple[tuple[str, str], ...]:
 
 
 def comparable(points: Sequence[Point]) -> list[Point]:
-    """The points measured under the most common contract (architecture D5); the others share no front."""
+    """The points measured under the most common contract; the others share no front."""
     if not points:
         return []
     [(common, _)] = Counter(contract_of(p.measurement) for p in points).most_common(1)
     return [p for p in points if contract_of(p.measurement) == common]
 
 
-def summary(points: Sequence[Point], *, study: str, task: str, metric: str) -> dict[str, Any]:
+def summary(points: Sequence[Point], *, study: str, task: str, metric: str, scenario: str) -> dict[str, Any]:
     """Everything worth knowing of a search's finished trials, as JSON.
 
     Args:
@@ -63,6 +63,7 @@ def summary(points: Sequence[Point], *, study: str, task: str, metric: str) -> d
         study: its name.
         task: its task's name.
         metric: the score's name.
+        scenario: whose speedup is the objective.
 
     Returns:
         `teacher`: the dense model; `trials`: one row each, best score first; `fastest_keeping`: the id of the
@@ -79,6 +80,7 @@ def summary(points: Sequence[Point], *, study: str, task: str, metric: str) -> d
         "study": study,
         "task": task,
         "metric": metric,
+        "scenario": scenario,
         "contract": dict(one.contract) if one else {},
         "teacher": {
             "score": one.teacher_scores[metric],

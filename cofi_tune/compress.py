@@ -68,6 +68,8 @@ def start_student(trial: TrialConfig, setup: Setup, data: EncodedTask) -> CofiFo
                 module.p = trial.dropout
             if hasattr(module, "attention_dropout"):
                 module.attention_dropout = trial.dropout
+        for rate in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            setattr(student.config, rate, trial.dropout)  # the cut model is built from it
     return student
 
 

@@ -18,7 +18,12 @@ from cofi_tune.data.task import Task
 
 
 def show(
-    console: Console, args: argparse.Namespace, task: Task, source: Source, drawn: Sequence[Any], num_points: int
+    console: Console,
+    args: argparse.Namespace,
+    task: Task,
+    source: Source,
+    drawn: Sequence[Any],
+    num_points: int,
 ) -> None:
     """Print the space, some proposals of it, and the length of a trial.
 

@@ -10,6 +10,7 @@ from cofi_tune.data.batches import by_length, collate
 from cofi_tune.data.encode import EncodedSplit
 from cofi_tune.data.task import Task
 from cofi_tune.modeling_cofi import NO_GATES, CofiForSequenceClassification, Gates
+from cofi_tune.records import Stopped
 
 BATCH_ROWS = 64
 
@@ -36,5 +37,12 @@ def score(
     split: EncodedSplit,
     gates: Gates = NO_GATES,
 ) -> dict[str, float]:
-    """Every metric of the task, by name."""
-    return task.score(predict(model, split, gates), np.asarray(split.labels))
+    """Every metric of the task, by name.
+
+    Raises:
+        Stopped: an output is not finite; the weights are lost.
+    """
+    logits = predict(model, split, gates)
+    if not np.isfinite(logits).all():
+        raise Stopped("non_finite", "the model's outputs are not finite")
+    return task.score(logits, np.asarray(split.labels))

@@ -1,4 +1,4 @@
-"""A model's milliseconds, paired with the dense model's (architecture D5).
+"""A model's milliseconds, paired with the dense model's.
 
 Both models run the same packed batches in the same process, in turn; the speedup is the median of the
 paired ratios, its spread their quartiles. So a slow moment of the machine hits both sides of a ratio.
@@ -31,7 +31,7 @@ def measure(
     dense: CofiForSequenceClassification,
     split: EncodedSplit,
     scenarios: Iterable[str],
-    seconds: float = 6.0,
+    seconds: float = 4.0,
 ) -> tuple[Latency, ...]:
     """Time `model` against `dense` in each scenario.
 

@@ -21,7 +21,7 @@ from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Progress, Stopped
 
 REPORTS = 20
-"""Progress reports over a run."""
+"""Progress reports over a run, about."""
 EVALUATIONS = 4
 """Evaluations on the selection rows in a phase that keeps its best weights."""
 
@@ -105,7 +105,10 @@ class Training:
         clipped = [p for g in optimizer.param_groups if g["scheduled"] for p in g["params"]]
         best = _Best() if phase.select_best else None
         losses = _Mean()
-        every = max(1, self.num_steps // REPORTS)
+        # A multiple of the evaluations, so that these fall on reports and every mean covers as many steps.
+        share = REPORTS * phase.num_steps / self.num_steps
+        reports = EVALUATIONS * max(1, round(share / EVALUATIONS))
+        evaluations = EVALUATIONS if best is not None else 1
         for step in range(phase.num_steps):
             _schedule(optimizer, phase, step)
             batch = collate(self.data.splits["train"], next(self.rows), self.student.device, self.ranks)
@@ -118,9 +121,9 @@ class Training:
             self.method.after_step()
             losses.add(terms)
             self.step += 1
-            last = step + 1 == phase.num_steps
-            score = self._evaluate(best) if _due(step + 1, phase.num_steps, best is not None) else None
-            if last or score is not None or self.step % every == 0:
+            if _due(step + 1, phase.num_steps, reports):
+                due = _due(step + 1, phase.num_steps, evaluations)
+                score = self._evaluate(best) if due else None
                 yield self._progress(phase, step + 1, losses, optimizer, score)
         if best is not None:
             best.restore(self.student)
@@ -182,11 +185,9 @@ def _schedule(optimizer: torch.optim.Optimizer, phase: Phase, step: int) -> None
             group["lr"] = phase.learning_rate * factor
 
 
-def _due(step: int, num_steps: int, selecting: bool) -> bool:
-    """Whether to evaluate after `step` of a phase: evenly where the best is kept, else at its end."""
-    if step == num_steps:
-        return True
-    return selecting and step * EVALUATIONS // num_steps > (step - 1) * EVALUATIONS // num_steps
+def _due(step: int, num_steps: int, times: int) -> bool:
+    """Whether something done `times` times over `num_steps`, evenly and at the end, is due after `step`."""
+    return step * times // num_steps > (step - 1) * times // num_steps
 
 
 class _Mean:

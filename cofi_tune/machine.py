@@ -83,8 +83,8 @@ def _refuse_impossible(machine: Machine, asked: Share) -> None:
     if gpus > machine.gpus:
         has = f"{machine.gpus} that torch can use" if machine.gpus else "none that torch can use"
         raise ValueError(
-            f"{product} x --gpus-per-worker {asked.gpus_per_worker:g} needs {gpus:g} GPUs, this machine has {has}; "
-            "lower one of them, or give --address of a Ray cluster"
+            f"{product} x --gpus-per-worker {asked.gpus_per_worker:g} needs {gpus:g} GPUs, this machine has "
+            f"{has}; lower one of them, or give --address of a Ray cluster"
         )
     cpus = asked.workers * asked.cpus_per_worker
     if cpus > machine.cpus:

@@ -19,8 +19,7 @@ KEY = "cofi_tune_message"
 State = Literal["complete", "pruned", "fail"]
 
 LOST, INTERRUPTED = "lost", "interrupted"
-UNFINISHED = (LOST, INTERRUPTED)
-"""Reasons that say nothing about the configuration: such a trial does not count as one of the asked number."""
+"""Its processes died, and those of the retry too; the search was stopped, and can go on with it."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,8 @@ def encode(message: Message) -> str:
 def decode(text: str) -> Message:
     """The inverse of `encode`."""
     raw = json.loads(text)
-    content: Progress | Outcome
-    if raw["kind"] == "progress":
-        content = Progress(**raw["content"])
-    else:
-        content = outcome_from_json(raw["content"])
+    of_kind = Progress(**raw["content"]) if raw["kind"] == "progress" else None
+    content = of_kind or outcome_from_json(raw["content"])
     return Message(content, tuple(raw["warnings"]), raw["placement_group"])
 
 

@@ -95,7 +95,7 @@ class Encoded(NamedTuple):
 
 
 def masked_layer_norm(x_NH: Tensor, norm: nn.LayerNorm, hidden_H: Tensor | None) -> Tensor:
-    """Layer norm over the coordinates whose gate is open, then the gate (cofi.md 1.3).
+    """Layer norm over the coordinates whose gate is open, then the gate.
 
     `x_NH` must be 0 where the gate is 0, as it is everywhere in this model; sums over all H are then
     sums over the kept coordinates, and no index of kept units has to be read back from the device.

@@ -1,7 +1,9 @@
-"""What a person sees of a search: a live table on a terminal, one line per event elsewhere, the front at the end."""
+"""What a person sees of a running search: a live table on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
+import io
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -190,6 +191,23 @@ class LiveTable(Lines):
         return [plain[0], state, *plain[1:]]
 
 
+class Foreign(io.TextIOBase):
+    """Takes what libraries print, and lets the first words of a line through, once."""
+
+    def __init__(self, watch: Lines) -> None:
+        self.watch = watch
+        self._seen: set[str] = set()
+
+    def write(self, text: str) -> int:
+        """Print like a note."""
+        for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+            first = line.strip().split(". ")[0][:200]
+            if first and first not in self._seen:
+                self._seen.add(first)
+                self.watch.note(first)
+        return len(text)
+
+
 def display(console: Console, study: str) -> Lines:
     """The table on a terminal, lines elsewhere."""
     return LiveTable(console, study) if console.is_terminal else Lines(console, study)
@@ -223,54 +241,6 @@ def describe_outcome(outcome: Outcome) -> str:
 def describe_params(params: Mapping[str, Any]) -> str:
     """A proposal on one line."""
     return ", ".join(f"{name.rpartition('/')[2]} {_short_value(value)}" for name, value in params.items())
-
-
-def print_front(console: Console, document: Mapping[str, Any], directory: str) -> None:
-    """The finished trials as a table, the front marked.
-
-    Args:
-        console: where to.
-        document: what `analysis.pareto.summary` returns.
-        directory: of the study, as the user named it.
-    """
-    teacher, rows = document["teacher"], document["trials"]
-    if teacher is None:
-        return
-    scenarios = [*rows[0]["scenarios"]]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
-    table.title = f"{document['metric']} on {document['task']} against measured speed; * nobody beats on both"
-    for name in ("", "trial", "score", "of teacher", *(f"{s} speedup" for s in scenarios), "sparsity", "parameters"):
-        table.add_column(name, justify="left" if name in ("", "trial") else "right", no_wrap=True)
-    dense = ["1.00x" for _ in scenarios]
-    table.add_row("", "teacher", f"{teacher['score']:.3f}", "100 %", *dense, "0.000", f"{teacher['num_parameters']:,}")
-    for row in rows:
-        share = "" if row["score_share"] is None else f"{row['score_share']:.0%}".replace("%", " %")
-        speeds = [f"{s['speedup']:.2f}x [{s['low']:.2f}, {s['high']:.2f}]" for s in row["scenarios"].values()]
-        table.add_row(
-            "*" if row["on_front"] else "",
-            escape(row["trial"].removeprefix(f"{document['study']}-")),
-            f"{row['score']:.3f}",
-            share,
-            *(escape(speed) for speed in speeds),
-            f"{row['sparsity']:.3f}",
-            f"{row['num_parameters']:,}",
-            style=None if row["on_front"] else "dim",
-        )
-    console.print()
-    console.print(table)
-    say = lambda text: console.print(Text(text), soft_wrap=True)  # noqa: E731
-    say(f"Models: {directory}/trials/{document['study']}-<trial>/model")
-    keep = f"{document['keep']:.0%}".replace("%", " %")
-    fastest = next((r for r in rows if r["trial"] == document["fastest_keeping"]), None)
-    if fastest is None:
-        say(f"No model keeps {keep} of the teacher's score.")
-    else:
-        say(
-            f"Fastest that keeps {keep} of the teacher's score: {fastest['trial']}, "
-            f"{fastest['speedup']:.2f}x, score {fastest['score']:.3f}, in {directory}/{fastest['model']}"
-        )
-    if document["not_comparable"]:
-        say(f"Measured elsewhere or otherwise, so not compared: {', '.join(document['not_comparable'])}")
 
 
 def _visible(rows: list[Row], room: int) -> list[Row]:

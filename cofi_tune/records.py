@@ -23,7 +23,7 @@ SCENARIOS = ("throughput", "latency", "reference")
 
 
 class Stopped(Exception):  # noqa: N818 - an end, not an error
-    """A trial that ended early on purpose, with a reason; it has no objectives (architecture D6)."""
+    """A trial that ended early on purpose, with a reason; it has no objectives."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -87,7 +87,7 @@ class PruningPlan:
 
     @property
     def prunable_parameters(self) -> int:
-        """The same count before pruning: M of cofi.md 1.4."""
+        """The same count before pruning: M."""
         dense = [(self.num_heads, self.num_ffn)] * len(self.layers)
         return encoder_parameters(self.hidden_size, self.head_size, dense)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,25 +15,26 @@ from types import FrameType
 from typing import Any
 
 import optuna
+import torch
 
 import cofi_tune
 import search_spaces
-from analysis import figure, pareto
-from cofi_tune import methods, proposals, teacher, trial, worker
+from cofi_tune import methods, optuna_study, summary, teacher, trial, worker
 from cofi_tune.components import pretrained
 from cofi_tune.config import Setup, StudyConfig, TrialConfig, build
 from cofi_tune.data.encode import EncodedTask, encode
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
+from cofi_tune.machine import this_machine
 from cofi_tune.progress import Lines
-from cofi_tune.proposals import Finished, Proposals
+from cofi_tune.proposals import Proposals
 from cofi_tune.records import OBJECTIVES, SCENARIOS
 from cofi_tune.tracking import Tracking
 
 Launch = Callable[[StudyConfig, Proposals, trial.Interruption], None]
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818
     """The user stopped the search; what was finished is kept."""
 
 
@@ -69,12 +68,20 @@ def run(
     """
     worker.quiet_libraries()
     config.directory.mkdir(parents=True, exist_ok=True)
+    with optuna_study.only_driver(config.directory, config.name):
+        return _run(config, task, source, watch, address, launch)
+
+
+def _run(
+    config: StudyConfig, task: Task, source: Source, watch: Lines, address: str | None, launch: Launch | None
+) -> dict[str, Any]:
     data = encode(task, source, _tokenizer(config), config.output / "data", config.max_train_samples)
     watch.note(_describe(data))
-    study = proposals.open_study(config.storage, config.name, purpose(config, data))
-    for trial_id in proposals.settle(study):
-        watch.note(f"{trial_id} was left running by an earlier search and is lost")
-    done = proposals.finished(study)
+    study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
+    unfinished = optuna_study.settle(study)
+    done = optuna_study.finished(study)
+    if done or unfinished:
+        watch.note(f"going on: {len(done)} trials are finished, {len(unfinished)} were interrupted")
     tracking = _tracking(config, study, watch)
     if len(done) < config.trials:
         with contextlib.ExitStack() as ray:
@@ -83,11 +90,10 @@ def run(
                 ray.enter_context(trial.ray_started(config, address))
             taught = _teacher(config, data, watch, remote)
             _same_teacher(study, taught)
-            asked = _proposals(config, study, data, taught, config.trials - len(done), [watch, tracking])
+            left = config.trials - len(done)
+            asked = _proposals(config, study, data, taught, left, [watch, tracking], unfinished)
             _search(config, asked, launch or functools.partial(trial.launch, address=address), watch)
-    else:
-        watch.note(f"{len(done)} of {config.trials} trials are finished; nothing is left to do")
-    return _sum_up(config, task, proposals.finished(study), tracking)
+    return _sum_up(config, task, study, tracking)
 
 
 def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
@@ -131,6 +137,7 @@ def _proposals(
     taught: Path,
     budget: int,
     watchers: list[Any],
+    unfinished: list[optuna.Trial],
 ) -> Proposals:
     space = search_spaces.load(config.space)
     for point in space.points[: config.trials]:
@@ -146,9 +153,10 @@ def _proposals(
         study,
         space.space,
         prepare,
-        lambda number: proposals.sampler(config.sampler, config.seed, number, config.trials),
+        lambda number: optuna_study.sampler(config.sampler, config.seed, number, config.trials),
         budget,
         watchers,
+        unfinished,
     )
 
 
@@ -174,7 +182,7 @@ def _search(config: StudyConfig, asked: Proposals, launch: Launch, watch: Lines)
         with _signals(stopper, watch):
             launch(config, asked, stopper)
     finally:
-        asked.interrupt() if stopper.requested else asked.abandon()
+        asked.leave("the search was stopped")
     if stopper.requested:
         raise Interrupted
 
@@ -199,21 +207,17 @@ def _signals(stopper: trial.Interruption, watch: Lines) -> Iterator[None]:
 
 
 def _teacher(config: StudyConfig, data: EncodedTask, watch: Lines, remote: bool) -> Path:
-    selection = "selection" if config.selection == "train" else data.task.dev_splits[0]
-    if config.teacher is not None:
-        return teacher.adopt(data, config.teacher, config.output, selection)
-    if remote:
-        return trial.teacher_elsewhere(config, data.directory, selection, watch.teaching)
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if remote and config.teacher is None:
+        return trial.teacher_elsewhere(config, data.directory, watch.teaching)
+    torch.set_num_threads(this_machine().cpus)
     return teacher.prepare(
         data,
         config.model,
         config.output,
         epochs=config.teacher_epochs,
+        given=config.teacher,
         seed=config.seed,
-        selection=selection,
+        selection=data.selection_split(config.selection),
         on_progress=watch.teaching,
     )
 
@@ -223,18 +227,14 @@ def _same_teacher(study: optuna.Study, taught: Path) -> None:
     if before is None:
         study.set_user_attr("teacher", taught.name)
     elif before != taught.name:
-        raise proposals.OtherPurpose(
+        raise optuna_study.OtherPurpose(
             f"the study {study.study_name!r} was made with the teacher {before}, now it is {taught.name}; "
             "give this one another --name"
         )
 
 
 def _tokenizer(config: StudyConfig) -> str | None:
-    if config.tokenizer is not None:
-        return config.tokenizer
-    if config.teacher is not None:
-        return config.teacher
-    return None if pretrained.is_random(config.model) else str(pretrained.find(config.model))
+    return config.tokenizer or config.teacher or pretrained.tokenizer_of(config.model)
 
 
 def _describe(data: EncodedTask) -> str:
@@ -261,42 +261,20 @@ def _tracking(config: StudyConfig, study: optuna.Study, watch: Lines) -> Trackin
     )
 
 
-def _sum_up(
-    config: StudyConfig, task: Task, over: list[Finished], tracking: Tracking
-) -> dict[str, Any]:
+def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, tracking: Tracking) -> dict[str, Any]:
     """Write the front, bring MLflow up to date, and return what was found."""
-    points = [
-        pareto.Point(one.asked.trial_id, one.outcome.measurement, f"trials/{one.asked.trial_id}/model")
-        for one in over
-        if one.outcome.measurement is not None
-    ]
-    document = pareto.summary(points, study=config.name, task=config.task, metric=task.metric)
-    counts: dict[str, int] = {}
-    for one in over:
-        name = one.outcome.state if one.outcome.reason is None else f"{one.outcome.state} ({one.outcome.reason})"
-        counts[name] = counts.get(name, 0) + 1
-    document["counts"] = counts
-    files = {"front.json": json.dumps(document, indent=2)}
-    if points:
-        files |= {"front.csv": pareto.to_csv(document), "front.svg": figure.of_summary(document)}
-    for name, text in files.items():
+    over = optuna_study.finished(study)
+    document = summary.of(
+        [(one.asked.trial_id, one.outcome) for one in over],
+        study=config.name,
+        task=config.task,
+        metric=task.metric,
+        scenario=config.scenario,
+    )
+    texts = summary.files(document)
+    for name, text in texts.items():
         (config.directory / name).write_text(text, encoding="utf-8")
     for one in over:
         tracking.catch_up(one.asked, one.outcome)
-    tracking.summarise(files, _study_metrics(document))
-    document["comparison"] = tracking.comparison()
-    document["server_command"] = tracking.server_command()
-    return document
-
-
-def _study_metrics(document: Mapping[str, Any]) -> dict[str, float]:
-    rows = document["trials"]
-    found: dict[str, float] = {"num_finished": sum(document["counts"].values()), "num_complete": len(rows)}
-    if rows:
-        found |= {
-            "num_on_front": sum(row["on_front"] for row in rows),
-            "teacher_score": document["teacher"]["score"],
-            "best_score": max(row["score"] for row in rows),
-            "best_speedup": max(row["speedup"] for row in rows),
-        }
-    return found
+    tracking.summarise(texts, summary.metrics(document))
+    return document | {"comparison": tracking.comparison(), "server_command": tracking.server_command()}

@@ -2,7 +2,7 @@
 
 Names are the same everywhere: params are the trial's settings as the command line and the search space call
 them, metrics are the loop's loss terms and the measurement's fields, a scenario's before a slash.
-Runs have no parent, since MLflow's list and charts hide children (architecture D13).
+Runs have no parent, since MLflow's list and charts hide children.
 """
 
 from __future__ import annotations
@@ -186,7 +186,11 @@ class Tracking:
             path = self.trials / trial_id / name
             if path.is_file():
                 self.client.log_artifact(run_id, str(path))
-        tags = {"cofi.state": outcome.state, "cofi.reason": outcome.reason or "", "cofi.message": outcome.message}
+        tags = {
+            "cofi.state": outcome.state,
+            "cofi.reason": outcome.reason or "",
+            "cofi.message": outcome.message,
+        }
         if outcome.measurement is not None:
             tags["cofi.device"] = str(outcome.measurement.contract.get("device_name", ""))
         batch = [RunTag(name, value[:LONGEST_VALUE]) for name, value in tags.items() if value]
@@ -207,7 +211,9 @@ class Tracking:
         except Exception as error:  # its clients, drivers and servers have an exception each
             if not self.behind:
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                self.complain(f"MLflow cannot be written ({_without_password(line)}); the search goes on without it")
+                self.complain(
+                    f"MLflow cannot be written ({_without_password(line)}); the search goes on without it"
+                )
             self.behind = True
 
 

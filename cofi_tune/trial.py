@@ -1,18 +1,17 @@
 """Ray Tune's side of a trial: starts Ray, gives every trial its resources, and frees them whatever happens.
 
-With `workers_per_trial` 0 a trial runs in the process of its Tune actor, and the next one in the same process.
-With 1 or more it builds a `TorchTrainer`, whose worker processes run `worker.in_train`.
+With `workers_per_trial` 0 a trial runs in the process of its Tune actor, and the next one in it too. With 1
+or more it builds a `TorchTrainer`, whose worker processes run `worker.in_train`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
 import shutil
-import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,15 @@ from cofi_tune.config import StudyConfig
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
 from cofi_tune.records import Progress
 from cofi_tune.worker import Job, in_train, in_tune, outcome_of, teach
+from cofi_tune.worker_groups import GroupSweeper
 
 DRIVER_CPUS = 0.01
 """Of a trial that only waits for its workers; 0 would be refused."""
-FREE_AFTER_SECONDS = 2.0
-"""How long Ray Train may take to free a worker group by itself."""
 
 ENVIRONMENT = {
+    # Threads that wait in a loop for a core that another process has: 25 times slower, measured with as many
+    # threads as cores and a busy machine. Read when torch is loaded.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # whose box ignores verbose=0
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -39,6 +40,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # A report costs at most this long instead of 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -82,9 +84,7 @@ def cpus_needed(config: StudyConfig) -> int:
     return config.concurrency * max(1, config.workers_per_trial) * config.cpus_per_worker
 
 
-def launch(
-    config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: str | None = None
-) -> None:
+def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: str | None = None) -> None:
     """Let Ray Tune run what `proposals` (a `ray.tune.search.Searcher`) suggests, until it has no more.
 
     Args:
@@ -96,7 +96,7 @@ def launch(
     in_process = config.workers_per_trial == 0
     # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
     scratch = config.directory / ".ray" / str(os.getpid())
-    with ray_started(config, address), _removed(scratch), GroupSweeper() as sweeper:
+    with ray_started(config, address), _removed(scratch), GroupSweeper(proposals.recovered) as sweeper:
         tuner = tune.Tuner(
             _trainable(config),
             tune_config=tune.TuneConfig(
@@ -130,23 +130,26 @@ def _removed(scratch: Path) -> Iterator[None]:
             scratch.parent.rmdir()
 
 
-def teacher_elsewhere(
-    config: StudyConfig, data: Path, selection: str, on_progress: Callable[[Progress], None]
-) -> Path:
+def teacher_elsewhere(config: StudyConfig, data: Path, on_progress: Callable[[Progress], None]) -> Path:
     """The teacher, made where the trials run: this process may have no GPU, and must not keep one.
 
     Args:
         config: the study's.
         data: directory of the encoded task.
-        selection: split that chooses its best weights.
         on_progress: called here at every report.
+
+    Raises:
+        ValueError: it cannot be made.
     """
     task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(teach)
     event: Progress | Path | None = None
-    for reference in task.options(num_returns="streaming").remote(config, data.absolute(), selection):
-        event = ray.get(reference)
-        if isinstance(event, Progress):
-            on_progress(event)
+    try:
+        for reference in task.options(num_returns="streaming").remote(config, data.absolute()):
+            event = ray.get(reference)
+            if isinstance(event, Progress):
+                on_progress(event)
+    except ray.exceptions.RayTaskError as error:
+        raise ValueError(f"the teacher cannot be made: {outcome_of(error.cause).message}") from error
     assert isinstance(event, Path)
     return event
 
@@ -212,84 +215,32 @@ def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) ->
     except Exception as error:
         outcome = _outcome_of_group(error)
         if outcome.reason == LOST:
+            job.setup.output.mkdir(parents=True, exist_ok=True)
+            (job.setup.output / "error.txt").write_text(traceback.format_exc())
             raise  # Tune tries once more
         tune.report({KEY: encode(Message(outcome))})
 
 
 def _outcome_of_group(error: Exception) -> Outcome:
     """What the failure of a worker group makes of its trial: the workers' own error, or a lost process."""
-    from ray.exceptions import RayError
-    from ray.train import UserExceptionWithTraceback
+    failures = [*getattr(error, "worker_failures", {}).values()] or [error]
+    if any(_is_rays(failure) or _lost_its_peer(failure) for failure in failures):
+        return Outcome.failed(LOST, str(failures[0]))
+    outcomes = [outcome_of(failure) for failure in failures]
+    return next((o for o in outcomes if o.reason == "out_of_memory"), outcomes[0])
 
-    failures = getattr(error, "worker_failures", {}) or {0: error}
-    for failure in failures.values():
-        cause = getattr(failure, "_base_exc", failure)
-        if isinstance(failure, UserExceptionWithTraceback) or not isinstance(cause, RayError):
-            return outcome_of(cause)
-    return Outcome.failed(LOST)
+
+def _is_rays(error: Exception) -> bool:
+    """Whether an exception tells of processes and nodes, and not of what ran in them."""
+    return type(error).__module__.split(".")[0] == "ray"
+
+
+def _lost_its_peer(error: Exception) -> bool:
+    """Whether a worker failed because another one was gone, as gloo and NCCL put it."""
+    text = str(error).lower()
+    return any(words in text for words in ("connection closed by peer", "connection reset", "broken pipe"))
 
 
 def _name(trial: Any) -> str:
     """The stable id, in place of Tune's own."""
     return str(trial.config["trial_id"])
-
-
-class GroupSweeper(tune.Callback):
-    """Frees worker groups that outlive their trial: Ray Train's own cleaner fails beside another Ray."""
-
-    def __init__(self) -> None:
-        self.groups: dict[str, str] = {}
-        """Ids in hex, by Tune's id of the trial."""
-        self.timers: dict[str, threading.Timer] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: the Tuner pickles its callbacks."""
-        return {}
-
-    def __enter__(self) -> GroupSweeper:
-        """Nothing to open."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Free what is left while Ray still runs: a call after its end would start another one."""
-        for timer in self.timers.values():
-            timer.cancel()
-        for group in {*self.groups.values(), *self.timers}:
-            free_group(group)
-
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        """Remember the trial's group."""
-        if KEY in result:
-            group = json.loads(result[KEY])["placement_group"]
-            if group is not None:
-                self.groups[trial.trial_id] = group
-
-    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Its next attempt has a group of its own."""
-        self._free(trial)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """It is over."""
-        self._free(trial)
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """It is over."""
-        self._free(trial)
-
-    def _free(self, trial: Any) -> None:
-        group = self.groups.pop(trial.trial_id, None)
-        if group is not None:
-            self.timers[group] = threading.Timer(FREE_AFTER_SECONDS, free_group, [group])
-            self.timers[group].daemon = True
-            self.timers[group].start()
-
-
-def free_group(group: str) -> None:
-    """Remove a placement group, given its id in hex; nothing happens where it, or Ray, is gone."""
-    from ray._raylet import PlacementGroupID
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-    if not ray.is_initialized():
-        return
-    with contextlib.suppress(Exception):
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))

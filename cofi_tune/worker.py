@@ -108,13 +108,12 @@ def in_train(config: dict[str, Any]) -> None:
     work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
 
 
-def teach(config: StudyConfig, data: Path, selection: str) -> Iterator[Progress | Path]:
+def teach(config: StudyConfig, data: Path) -> Iterator[Progress | Path]:
     """Makes a teacher on this worker's device: its progress, then its directory.
 
     Args:
         config: the study's.
         data: directory of the encoded task.
-        selection: split that chooses its best weights.
     """
     from cofi_tune import teacher
     from cofi_tune.data.encode import open_encoded
@@ -124,13 +123,14 @@ def teach(config: StudyConfig, data: Path, selection: str) -> Iterator[Progress 
 
     def prepare() -> None:
         try:
+            task = open_encoded(data)
             made = teacher.prepare(
-                open_encoded(data),
+                task,
                 config.model,
                 config.output.absolute(),
                 epochs=config.teacher_epochs,
                 seed=config.seed,
-                selection=selection,
+                selection=task.selection_split(config.selection),
                 device=config.device,
                 on_progress=events.put,
             )

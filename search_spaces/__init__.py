@@ -1,13 +1,14 @@
 """What a search varies: one file each; its name is the name on the command line, in MLflow and in reports.
 
 A space is plain Python: `def space(draw) -> dict` asks for values and returns a proposal. Names without a
-slash are settings of the run, names under `<method>/` options of the method (`cofi_tune/config.py`). Beside it
-stand `REFERENCE`, the proposal that the method's paper would make, and, where useful, `POINTS`: proposals that
-are tried first, in order.
+slash are settings of the run, names under `<method>/` options of the method (`cofi_tune/config.py`). A name
+is asked for under the name it has in the proposal. Beside it stand `REFERENCE`, the proposal that the
+method's paper would make, and, where useful, `POINTS`: proposals that are tried first, in order.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -98,5 +99,6 @@ def _loaded(name: str, module: ModuleType, path: Path) -> Loaded:
         raise ValueError(f"--space {path}: it has no function space(draw)")
     reference = getattr(module, "REFERENCE", None)
     points = getattr(module, "POINTS", None) or ([reference] if reference else [])
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    # Of the syntax tree: a comment or a line break makes no other space.
+    digest = hashlib.sha256(ast.dump(ast.parse(path.read_bytes())).encode()).hexdigest()[:16]
     return Loaded(name, space, tuple(points), digest)

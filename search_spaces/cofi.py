@@ -1,7 +1,7 @@
 """CoFi in full: how much to prune, how fast, how to teach, how to recover.
 
-Sources: [paper] Xia, Zhong, Chen (ACL 2022, arXiv:2204.00408) and its grid; [code] princeton-nlp/CoFiPruning at
-da855a8, `args.py` and `scripts/run_CoFi.sh`; [issues] its issue threads; [ours] measured or argued here.
+Sources: [paper] Xia, Zhong, Chen (ACL 2022, arXiv:2204.00408) and its grid; [code] princeton-nlp/CoFiPruning
+at da855a8, `args.py` and `scripts/run_CoFi.sh`; [issues] its issue threads; [ours] measured or argued here.
 Every range holds the reference's value, so that a search can at worst find it again.
 """
 
@@ -25,7 +25,7 @@ REFERENCE: dict[str, Any] = {
     "cofi/recover_fraction": 1 / 6,
     "cofi/recover_learning_rate_ratio": 1.0,
 }
-"""[code] run_CoFi.sh on the small tasks: 100 epochs of pruning, 20 of ramp, 20 of recovery; alpha .9/.1; v4."""
+"""[code] run_CoFi.sh on small tasks: 100 epochs of pruning, 20 of ramp, 20 of recovery; alpha .9/.1; v4."""
 
 POINTS = [REFERENCE, {**REFERENCE, "cofi/target_sparsity": 0.95}]
 """Both ends of the paper's grid, so that the sampler knows what lies between."""
@@ -46,9 +46,10 @@ def space(draw: Draw) -> dict[str, Any]:
         "cofi/sparsity_schedule": draw.suggest_categorical(
             "cofi/sparsity_schedule", ["linear", "cubic", "cosine"]
         ),
-        # [code] 2 of 20 epochs on large tasks, 20 of 100 on small ones; LLM-Shearing .2. Small tasks want more.
+        # [code] 2 of 20 epochs on large tasks, 20 of 100 on small ones; LLM-Shearing .2. Small tasks want
+        # more.
         "cofi/warmup_fraction": draw.suggest_float("cofi/warmup_fraction", 0.1, 0.6),
-        # [ours] below 10 the gates cannot close in time (simulated: cofi.md 1.5). [code] 0.01 x 1,560 steps =
+        # [ours] below 10 the gates cannot close in time (simulated). [code] 0.01 x 1,560 steps =
         # 15.6 on small tasks; its 245 on MNLI is the same learning rate with more steps, not a choice.
         "cofi/mask_travel": draw.suggest_float("cofi/mask_travel", 10.0, 60.0, log=True),
         # [code] ties the two rates; untied, an order of magnitude around [ours].
@@ -58,10 +59,10 @@ def space(draw: Draw) -> dict[str, Any]:
         "cofi/initial_drop_rate": draw.suggest_float("cofi/initial_drop_rate", 0.01, 0.5),
         # [code] 2; Hinton et al. (2015) use 1 to 20, above 8 the softmax is flat.
         "cofi/distill_temperature": draw.suggest_float("cofi/distill_temperature", 1.0, 8.0, log=True),
-        # [paper] .9, .7, .5 for the layers, the rest for the prediction: one number, since Adam is scale free.
+        # [paper] .9, .7, .5 for the layers, the rest for the prediction: one number, as Adam is scale free.
         "cofi/layer_mix": draw.suggest_float("cofi/layer_mix", 0.0, 0.95),
-        # [code] v3 and v4 are its README's; v6 is random matching, off is the paper's ablation. Drawn whatever
-        # layer_mix is: a fixed set of names lets TPE model them jointly.
+        # [code] v3 and v4 are its README's; v6 is random matching, off is the paper's ablation. Both are
+        # drawn whatever the other is: a fixed set of names lets TPE model them jointly.
         "cofi/layer_matching": draw.suggest_categorical("cofi/layer_matching", ["off", "v3", "v4", "v6"]),
         # [code] 20 of 120 epochs on small tasks, 20 of 40 on large ones.
         "cofi/recover_fraction": draw.suggest_float("cofi/recover_fraction", 0.15, 0.5),

@@ -1,4 +1,4 @@
-"""What the tests share: a tiny encoder with every weight randomised, and a toy task that it can learn. No network."""
+"""What the tests share: a tiny encoder with random weights, and a toy task that it can learn."""
 
 from __future__ import annotations
 

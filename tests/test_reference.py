@@ -178,7 +178,7 @@ def test_lagrangian_and_its_gradients(case: Case) -> None:
 
 def test_prunable_parameters(case: Case) -> None:
     sizes, their_biases = case.sizes(), 4 * case.meta["hidden_size"]
-    # The reference writes 4H where F is meant (cofi.md B6); beyond that the counts agree.
+    # The reference writes 4H where F is meant; beyond that the counts agree.
     gap = sizes.num_layers * (their_biases - sizes.num_ffn)
     assert sizes.prunable_parameters + gap == case.meta["prunable_model_size"]
 

@@ -1,4 +1,4 @@
-"""What the student learns from the teacher: its predictions and, layer by layer, its states (cofi.md 1.7).
+"""What the student learns from the teacher: its predictions and, layer by layer, its states.
 
 Nothing here reads a value back from the device: the choice of layers stays a tensor.
 
@@ -35,7 +35,7 @@ def teacher_layers(num_layers: int) -> tuple[int, ...]:
 def random_teacher_layers(num_layers: int, uniform: Sequence[float]) -> tuple[int, ...]:
     """One layer from each of the windows that `teacher_layers` closes (RAIL-KD; the reference's v6).
 
-    Departure: the reference's first window always gives its last layer (cofi.md B16); here all draw.
+    Departure: the reference's first window always gives its last layer; here all draw.
     """
     ends = teacher_layers(num_layers)
     starts = (0, *(end + 1 for end in ends[:-1]))
@@ -60,7 +60,7 @@ def layer_loss(
         live_L: which student layers exist (MHA or FFN open).
         matching: "v3" takes the nearest student layer for each teacher layer; "v4" and "v6" take, from the
             top down, the nearest that exists and lies strictly below the last one taken, and skip a teacher
-            layer for which none is left (as cofi.md corrects the reference's B1-B3).
+            layer for which none is left.
         num_tokens: real tokens of the global batch.
         reduce_sum: sums distances over workers, so that all match alike.
 

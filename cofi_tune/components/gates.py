@@ -68,7 +68,7 @@ class LearnedGates(nn.Module):
         return lagrangian.expected_sparsity(self.probability_open(), self.sizes)
 
     def at_evaluation(self, shift: float = 0.0) -> Gates:
-        """Deterministic gates (cofi.md 1.8), with `shift` taken off every log alpha."""
+        """Deterministic gates, with `shift` taken off every log alpha."""
         values: dict[str, Tensor] = {}
         with torch.no_grad():
             for unit, a in self.log_alpha.items():
@@ -78,14 +78,14 @@ class LearnedGates(nn.Module):
         return Gates(*[values.get(unit) for unit in UNITS])
 
     def decide(self, target_sparsity: float) -> tuple[PruningPlan, Gates]:
-        """What stays, and the values of the gates that do: at least `target_sparsity` is removed.
+        """What stays, and the values of the gates that do: sparsity is the target, as near as units allow.
 
-        Departure from the paper, whose realised sparsity may fall short of the expected one while gates are
-        undecided: the smallest shift of all log alphas that reaches the target closes gates; it is 0 where
-        the target is reached anyway.
+        Departure from the paper, where it is whatever the gates give by themselves, short of the expected
+        one or far beyond while gates are undecided: one shift of all log alphas closes, or opens again, just
+        as many gates as leave at least `target_sparsity` removed.
         """
         kept = self.at_evaluation(self._shift_for(target_sparsity))
-        values = self.at_evaluation()
+        values = self._map(hard_concrete.evaluation_value)
         gates = Gates(*[_where_open(k, v) for k, v in zip(kept, values, strict=True)])
         return surgery.plan(gates, self.sizes), gates
 
@@ -95,9 +95,8 @@ class LearnedGates(nn.Module):
             hard_concrete.clamp_(parameter)
 
     def _shift_for(self, target_sparsity: float) -> float:
-        low, high = 0.0, 2 * hard_concrete.LOG_ALPHA_LIMIT
-        if self._sparsity_at(low) >= target_sparsity:
-            return low
+        """The smallest shift with at least the target's sparsity; sparsity never falls as it grows."""
+        low, high = -2 * hard_concrete.LOG_ALPHA_LIMIT, 2 * hard_concrete.LOG_ALPHA_LIMIT
         for _ in range(24):
             middle = (low + high) / 2
             reached = self._sparsity_at(middle) >= target_sparsity

@@ -1,6 +1,6 @@
 """Hard-concrete gates (Louizos et al., 2018): sample, probability of being open, value at evaluation.
 
-Formulas and constants as in cofi.md 1.1 and 1.8. `log_alpha` is the free parameter of a gate, any shape.
+`log_alpha` is the free parameter of a gate, any shape.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def deterministic(log_alpha: Tensor, temperature: float = TEMPERATURE) -> Tensor
     """Gates at evaluation for groups of units, [..., n]: as many are closed as are expected to be.
 
     Of each group of n the round(n - sum of P(open)) gates with the smallest value are 0, the others keep
-    their soft value (cofi.md 1.8).
+    their soft value.
     """
     value = evaluation_value(log_alpha, temperature)
     size = log_alpha.shape[-1]

@@ -1,4 +1,4 @@
-"""A sparsity constraint as a two-player game (Xia et al., 2022, section 3.2; cofi.md 1.4 and 1.5).
+"""A sparsity constraint as a two-player game (Xia et al., 2022, section 3.2).
 
 Axes: L layers, A heads, H hidden units, F FFN units. Every argument may be None: that kind is not pruned.
 """
@@ -48,7 +48,7 @@ def expected_parameters(probability: Gates, sizes: Sizes, count: str = "exact") 
         sizes: the dense sizes.
         count: "exact" counts weights and biases as the cut model has them, so that all gates open give M.
             "reference" is the reference implementation's count, which leaves out FFN biases, rounds
-            parameters per FFN unit down and takes F = 4H in M (cofi.md B6, B7); kept so that its numbers
+            parameters per FFN unit down and takes F = 4H in M; kept so that its numbers
             stay comparable.
 
     Returns:

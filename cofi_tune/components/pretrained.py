@@ -102,15 +102,19 @@ def _from_checkpoint(
     directory: Path, num_labels: int, vocab_size: int | None, **config: Any
 ) -> CofiForSequenceClassification:
     theirs = _config(str(directory))
-    if theirs.model_type == CofiConfig.model_type:
-        return CofiForSequenceClassification.from_pretrained(directory)
-    model = CofiForSequenceClassification(convert_config(theirs, num_labels, **config))
-    state = convert_state(_read_state(directory))
-    if vocab_size is not None and vocab_size > model.config.vocab_size:
+    is_ours = theirs.model_type == CofiConfig.model_type
+    ours = theirs if is_ours else convert_config(theirs, num_labels, **config)
+    if vocab_size is not None and vocab_size > ours.vocab_size:
         raise ValueError(
-            f"{directory}: the tokenizer has {vocab_size} tokens, the model {model.config.vocab_size}; "
+            f"{directory}: the tokenizer has {vocab_size} tokens, the model {ours.vocab_size}; "
             "give the tokenizer that belongs to the model (--tokenizer DIR)"
         )
+    if is_ours:  # a classifier of another size is made anew, as below
+        return CofiForSequenceClassification.from_pretrained(
+            directory, num_labels=num_labels, ignore_mismatched_sizes=True, **config
+        )
+    model = CofiForSequenceClassification(ours)
+    state = convert_state(_read_state(directory))
     fresh = model.state_dict()
     for name in _HEAD:
         if name not in state or state[name].shape != fresh[name].shape:

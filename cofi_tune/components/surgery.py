@@ -2,7 +2,7 @@
 
 The cut is exact for any gates: a gate on the residual stream is folded into what writes to the stream
 (embeddings, the outputs of sublayers, every norm's weight and bias), never into what reads from it.
-The reference folds it into the readers, and its cut models differ from its masked ones (cofi.md B4).
+The reference folds it into the readers, and its cut models differ from its masked ones.
 
 Axes: L layers, A heads, H hidden units, F FFN units.
 """

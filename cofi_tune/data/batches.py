@@ -1,4 +1,4 @@
-"""Rows -> packed batches, made on the host before the step (architecture D2, D3).
+"""Rows -> packed batches, made on the host before the step.
 
 Axes: B rows, T positions, N real tokens end to end.
 """

@@ -68,7 +68,7 @@ class Task:
     max_length: int = 128
     """Tokens; longer rows are cut, and counted."""
     selection_fraction: float = 0.1
-    """Of train, in (0, 1): the rows that choose between models (architecture D7)."""
+    """Of train, in (0, 1): the rows that choose between models."""
     selection_cap: int = 2000
     """Most rows of the selection split."""
     selection_seed: int = 0

@@ -44,14 +44,14 @@ class Config(Strict):
 
     target_sparsity: float = Field(gt=0, lt=1)
     """Share of the encoder layers' parameters to remove."""
-    units: tuple[Unit, ...] = UNITS
+    units: tuple[Unit, ...] = Field(default=UNITS, min_length=1)
     """What may be removed: residual dimensions, heads, attention sublayers, FFN units, FFN sublayers."""
     sparsity_schedule: Literal["linear", "cubic", "cosine"] = "linear"
     warmup_fraction: float = Field(default=0.2, gt=0, le=1)
     """Share of the pruning steps over which the target rises to its final value."""
     mask_travel: float = Field(default=15.6, gt=0)
     """Mask learning rate times warm-up steps: about how far, in log alpha, Adam can move a gate during the
-    ramp. Below about 10 the target cannot be reached in time (cofi.md 1.5); the reference's small tasks have
+    ramp. Below about 10 the target cannot be reached in time; the reference's small tasks have
     0.01 x 1560."""
     mask_learning_rate: float | None = Field(default=None, gt=0)
     """Overrides what `mask_travel` gives."""
@@ -206,7 +206,7 @@ class Cofi(Method):
         regression = student.logits_BC.shape[-1] == 1
         mix = options.layer_mix if self.uses_hidden_states else 0.0
         terms: dict[str, Tensor] = {}
-        # The KL of one logit is 0 and would leave the head untrained (cofi.md A11): labels take its place.
+        # The KL of one logit is 0 and would leave the head untrained: labels take its place.
         label_weight = options.label_weight + (1 - mix if regression else 0)
         if not regression:
             terms["cofi/prediction"] = (1 - mix) * distillation.prediction_loss(

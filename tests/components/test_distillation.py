@@ -29,7 +29,7 @@ def transform(seed: int = 5) -> nn.Linear:
 
 
 def naive_matches(distance: list[list[float]], live: list[bool], ordered: bool) -> list[int | None]:
-    """cofi.md 1.7, one teacher layer after the other."""
+    """The paper's matching, one teacher layer after the other."""
     numbers = range(len(live))
     if not ordered:
         return [min(numbers, key=row.__getitem__) for row in distance]
@@ -43,7 +43,9 @@ def naive_matches(distance: list[list[float]], live: list[bool], ordered: bool) 
     return matches
 
 
-def naive_loss(student: Tensor, teacher: Tensor, linear: nn.Linear, live: list[bool], matching: str) -> Tensor:
+def naive_loss(
+    student: Tensor, teacher: Tensor, linear: nn.Linear, live: list[bool], matching: str
+) -> Tensor:
     """All pairs with gradient, then the chosen ones summed: what the reference computes."""
     pairs = torch.stack([torch.stack([(t - linear(s)).square().mean() for s in student]) for t in teacher])
     matches = naive_matches(pairs.tolist(), live, ordered=matching != "v3")
@@ -149,14 +151,16 @@ def test_prediction_loss_is_a_mean_over_the_global_rows() -> None:
     student, teacher = (torch.randn(7, 3, generator=generator) for _ in range(2))
     whole = distillation.prediction_loss(student, teacher, 2.0, 7)
     rows = [distillation.prediction_loss(student[i : i + 1], teacher[i : i + 1], 2.0, 1) for i in range(7)]
-    shares = [distillation.prediction_loss(student[s], teacher[s], 2.0, 7) for s in (slice(0, 2), slice(2, 7))]
+    shares = [
+        distillation.prediction_loss(student[s], teacher[s], 2.0, 7) for s in (slice(0, 2), slice(2, 7))
+    ]
     torch.testing.assert_close(whole, sum(rows) / 7)
     torch.testing.assert_close(whole, sum(shares))
     assert distillation.prediction_loss(teacher, teacher, 2.0, 7).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_prediction_loss_of_one_logit_is_zero() -> None:
-    """Why a regression needs its labels (cofi.md A11)."""
+    """Why a regression needs its labels."""
     student = torch.randn(5, 1).requires_grad_()
     loss = distillation.prediction_loss(student, torch.randn(5, 1), 2.0, 5)
     loss.backward()

@@ -1,4 +1,4 @@
-"""Gates against their closed forms, against their own draws, and against the table of cofi.md 1.1."""
+"""Gates against their closed forms, against their own draws, and against a recorded table."""
 
 import math
 
@@ -100,7 +100,7 @@ def test_uniform_draws_stay_off_the_ends() -> None:
 
 
 def naive_deterministic(log_alpha: list[float]) -> list[float]:
-    """cofi.md 1.8, one unit after the other."""
+    """The rule written out, one unit after the other."""
     open_ = [min(max(1 / (1 + math.exp(-a - 2 / 3 * math.log(11))), 1e-6), 1 - 1e-6) for a in log_alpha]
     values = [1 / (1 + math.exp(-0.8 * a * 1.5)) for a in log_alpha]
     for index in sorted(range(len(values)), key=values.__getitem__)[: round(len(values) - sum(open_))]:

@@ -46,7 +46,9 @@ def count(state: Gates, sizes: Sizes) -> float:
             width = heads * sizes.head_size
             total += 3 * (hidden * width + width) + width * hidden + hidden
         if state.ffn_L is None or state.ffn_L[layer]:
-            units = sizes.num_ffn if state.intermediate_LF is None else int(state.intermediate_LF[layer].sum())
+            units = (
+                sizes.num_ffn if state.intermediate_LF is None else int(state.intermediate_LF[layer].sum())
+            )
             total += hidden * units + units + units * hidden + hidden
     return total
 
@@ -56,14 +58,16 @@ def test_expectation_equals_enumeration(names: tuple[str, ...]) -> None:
     sizes = SMALL if len(names) < 5 else Sizes(1, 2, 3, 2, 2)
     probability = random_probability(names)
     if len(names) == 5:
-        probability = Gates(*[p if n == "hidden_H" else p[:1] for n, p in zip(names, probability, strict=True)])
+        probability = Gates(
+            *[p if n == "hidden_H" else p[:1] for n, p in zip(names, probability, strict=True)]
+        )
     brute = sum(weight * count(state, sizes) for weight, state in outcomes(probability))
     ours = lagrangian.expected_parameters(probability, sizes)
     assert ours.item() == pytest.approx(brute, rel=1e-10)
 
 
 def test_reference_count_equals_its_outer_products() -> None:
-    """cofi.md 1.4, materialised as the reference does."""
+    """The expected size, materialised as the reference does."""
     p = random_probability(tuple(SHAPES), seed=3)
     assert p.hidden_H is not None
     assert p.head_LA is not None
@@ -79,7 +83,7 @@ def test_reference_count_equals_its_outer_products() -> None:
 
 
 def test_reference_count_at_bert_base() -> None:
-    """M and the sizes per unit that cofi.md 1.4 gives."""
+    """M and the sizes per unit of BERT-base."""
     one_head_LA = torch.zeros(12, 12, dtype=torch.float64)
     one_head_LA[0, 0] = 1
     one_head = lagrangian.expected_parameters(Gates(head_LA=one_head_LA), BERT_BASE, "reference")
@@ -94,7 +98,13 @@ def ones(sizes: Sizes) -> Gates:
     return Gates(
         *[
             torch.ones(shape, dtype=torch.float64)
-            for shape in ((sizes.hidden_size,), (layers, sizes.num_heads), layers, (layers, sizes.num_ffn), layers)
+            for shape in (
+                (sizes.hidden_size,),
+                (layers, sizes.num_heads),
+                layers,
+                (layers, sizes.num_ffn),
+                layers,
+            )
         ]
     )
 
@@ -104,7 +114,9 @@ def test_all_open_is_the_whole_encoder_exactly(sizes: Sizes) -> None:
     assert lagrangian.expected_parameters(ones(sizes), sizes).item() == sizes.prunable_parameters
     assert lagrangian.expected_sparsity(ones(sizes), sizes).item() == 0.0
     hidden, ffn, width = sizes.hidden_size, sizes.num_ffn, sizes.num_heads * sizes.head_size
-    layer = 3 * (hidden * width + width) + width * hidden + hidden + hidden * ffn + ffn + ffn * hidden + hidden
+    layer = (
+        3 * (hidden * width + width) + width * hidden + hidden + hidden * ffn + ffn + ffn * hidden + hidden
+    )
     assert sizes.prunable_parameters == sizes.num_layers * layer
 
 
@@ -147,7 +159,7 @@ def test_schedules_differ_as_they_say() -> None:
 
 
 def test_unknown_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match="'quadratic'.*linear, cubic or cosine"):
+    with pytest.raises(ValueError, match=r"'quadratic'.*linear, cubic or cosine"):
         lagrangian.scheduled_sparsity(1, 2, 0.5, "quadratic")
 
 

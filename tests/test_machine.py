@@ -1,0 +1,46 @@
+"""What is filled in, and what no machine of this size can do."""
+
+from __future__ import annotations
+
+import pytest
+
+from cofi_tune.machine import Machine, Share, share, this_machine
+
+OPEN = {"workers_per_trial": None, "cpus_per_worker": None, "gpus_per_worker": None, "concurrency": None}
+
+
+def test_lone_cpu_runs_in_process_on_all_of_it() -> None:
+    assert share(Machine(2, 0), cluster=False, **OPEN) == Share(0, 2, 0.0, 1)
+
+
+def test_gpus_are_all_used() -> None:
+    assert share(Machine(16, 4), cluster=False, **OPEN) == Share(1, 4, 1.0, 4)
+    assert share(Machine(16, 4), cluster=False, **{**OPEN, "workers_per_trial": 2}) == Share(2, 4, 1.0, 2)
+    assert share(Machine(16, 1), cluster=False, **{**OPEN, "gpus_per_worker": 0.5}) == Share(1, 8, 0.5, 2)
+
+
+def test_cpus_are_shared() -> None:
+    assert share(Machine(8, 0), cluster=False, **{**OPEN, "concurrency": 4}) == Share(0, 2, 0.0, 4)
+    assert share(Machine(1, 0), cluster=False, **{**OPEN, "workers_per_trial": 1}) == Share(1, 1, 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"concurrency": 3}, r"--concurrency 3 x --cpus-per-worker 1 needs 3 CPUs, this machine has 2"),
+        ({"cpus_per_worker": 3}, "needs 3 CPUs"),
+        ({"workers_per_trial": 2, "cpus_per_worker": 2}, r"x --workers-per-trial 2 x --cpus-per-worker 2 needs 4"),
+        ({"gpus_per_worker": 1.0}, "needs 1 GPUs, this machine has none that torch can use"),
+    ],
+)
+def test_impossible_requests_name_what_to_change(asked: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        share(Machine(2, 0), cluster=False, **{**OPEN, **asked})
+
+
+def test_a_cluster_is_not_this_machine() -> None:
+    assert share(Machine(2, 0), cluster=True, **{**OPEN, "concurrency": 8}).workers_per_trial == 1
+
+
+def test_this_machine_has_a_cpu() -> None:
+    assert this_machine().cpus >= 1

@@ -1,0 +1,138 @@
+"""A worker tells how its trial ended, whatever happens; two workers train as one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from cofi_tune import worker
+from cofi_tune.config import Setup, TrialConfig
+from cofi_tune.data.encoded import EncodedTask
+from cofi_tune.messages import Message, Outcome, decode, encode
+from cofi_tune.modeling_cofi import CofiForSequenceClassification
+from cofi_tune.ranks import ALONE, Ranks
+from cofi_tune.records import InvalidPoint, Progress, Stopped
+from cofi_tune.worker import Job, work
+
+OPTIONS = {
+    "target_sparsity": 0.5,
+    "mask_travel": 20.0,
+    "warmup_fraction": 0.5,
+    "layer_mix": 0.5,
+    "recover_fraction": 0.3,
+}
+
+
+@pytest.fixture
+def job(teacher: CofiForSequenceClassification, toy_on_disk: EncodedTask, tmp_path: Path) -> Job:
+    teacher.save_pretrained(tmp_path / "teacher")
+    setup = Setup(data=toy_on_disk.directory, teacher=tmp_path / "teacher", output=tmp_path / "out", num_threads=1)
+    trial = TrialConfig(options=OPTIONS, epochs=10.0, learning_rate=1e-3, dropout=0.0)
+    return Job("t-0000", trial, setup)
+
+
+def run(job: Job, ranks: Ranks = ALONE) -> list[Message]:
+    """What the driver hears, by way of text."""
+    texts: list[str] = []
+    work(job, ranks, lambda message: texts.append(encode(message)))
+    return [decode(text) for text in texts]
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def compress(*_: Any) -> Any:
+        yield Progress(1, 2, "prune", {"loss": 1.0}, 1e-3, 0.1)
+        warnings.warn("mind the gap", stacklevel=1)
+        raise error
+
+    return compress
+
+
+def test_reports_progress_then_the_measurement(job: Job) -> None:
+    *progress, last = run(job)
+    assert [message.content.phase for message in progress if isinstance(message.content, Progress)][-1] == "recover"
+    assert len(progress) >= 10
+    outcome = last.content
+    assert isinstance(outcome, Outcome)
+    assert outcome.state == "complete"
+    assert outcome.measurement is not None
+    assert outcome.measurement.sparsity >= 0.5
+    saved = json.loads((job.setup.output / "measurement.json").read_text())
+    assert saved["score"] == outcome.measurement.score
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (Stopped("target_not_reached", "0.3 of 0.5"), "pruned", "target_not_reached"),
+        (Stopped("non_finite", "loss is nan"), "fail", "non_finite"),
+        (InvalidPoint("no hidden unit is left"), "fail", "invalid_point"),
+        (MemoryError(), "fail", "out_of_memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "fail", "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "fail", "out_of_memory"),
+        (KeyError("nothing"), "fail", "error"),
+    ],
+)
+def test_every_end_has_a_reason(
+    job: Job, monkeypatch: pytest.MonkeyPatch, error: Exception, state: str, reason: str
+) -> None:
+    monkeypatch.setattr(worker, "_compress", failing(error))
+    first, last = run(job)
+    assert isinstance(first.content, Progress)
+    assert isinstance(last.content, Outcome)
+    assert (last.content.state, last.content.reason) == (state, reason)
+    assert last.warnings == ("mind the gap",)
+    assert (job.setup.output / "error.txt").exists() == (reason == "error")
+
+
+def test_one_of_several_workers_lets_its_error_through(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_compress", failing(RuntimeError("only here")))
+    with pytest.raises(RuntimeError, match="only here"):
+        run(job, Ranks(1, 2))
+    monkeypatch.setattr(worker, "_compress", failing(Stopped("non_finite", "everywhere")))
+    assert len(run(job, Ranks(1, 2))) == 2
+
+
+def test_two_workers_train_as_one(job: Job, tmp_path: Path) -> None:
+    alone = _losses(run(job))
+    context = multiprocessing.start_processes(
+        _one_of_two, args=(job, _free_port(), tmp_path), nprocs=2, join=False, start_method="spawn"
+    )
+    while not context.join():
+        pass
+    together = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert together[0] == together[1], "every worker sees the losses of the whole batch"
+    assert [step for step, _ in together[0]] == [step for step, _ in alone]
+    for (_, ours), (_, theirs) in zip(alone, together[0], strict=True):
+        assert theirs == pytest.approx(ours, rel=2e-3, abs=2e-5)
+
+
+def _one_of_two(rank: int, job: Job, port: int, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    messages = run(job, Ranks(rank, 2))
+    (tmp_path / f"{rank}.json").write_text(json.dumps(_losses(messages)))
+    last = messages[-1].content
+    assert isinstance(last, Outcome)
+    assert (last.measurement is not None) == (rank == 0)
+    distributed.destroy_process_group()
+
+
+def _losses(messages: list[Message]) -> list[list[Any]]:
+    found = [message.content for message in messages if isinstance(message.content, Progress)]
+    return [[progress.step, dict(progress.losses)] for progress in found]
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
