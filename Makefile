@@ -13,7 +13,7 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/python -m cofi_tune.search --task grammar --space smoke --name demo --output runs
+	$(BIN)/python -m cofi_tune.search --task grammar --space smoke --trials 5 --name demo --output runs
 
 check: install
 	$(BIN)/ruff check

@@ -12,12 +12,12 @@ from search_spaces import Draw
 
 REFERENCE: dict[str, Any] = {
     "learning_rate_ratio": 1.0,
-    "cofi/target_sparsity": 0.6,
-    "cofi/mask_travel": 15.6,
+    "cofi/target_sparsity": 0.65,
+    "cofi/mask_travel": 25.0,
     "cofi/layer_mix": 0.5,
 }
 
-POINTS = [{**REFERENCE, "cofi/target_sparsity": sparsity} for sparsity in (0.6, 0.9, 0.75, 0.95, 0.5)]
+POINTS = [{**REFERENCE, "cofi/target_sparsity": sparsity} for sparsity in (0.65, 0.9, 0.75, 0.5, 0.95)]
 """In an order that spans the front early, for a search that is cut short."""
 
 
@@ -30,12 +30,12 @@ def space(draw: Draw) -> dict[str, Any]:
         # The paper's grid is .60 to .95; .50 for an accurate end.
         "cofi/target_sparsity": draw.suggest_float("cofi/target_sparsity", 0.5, 0.95),
         # Below 10 the gates cannot close in time (`search_spaces/cofi.py`); a short ramp wants little more.
-        "cofi/mask_travel": draw.suggest_float("cofi/mask_travel", 12.0, 30.0, log=True),
+        "cofi/mask_travel": draw.suggest_float("cofi/mask_travel", 15.0, 50.0, log=True),
         # The paper's .9, .7, .5, and mostly predictions, which a small model copies more easily.
         "cofi/layer_mix": draw.suggest_categorical("cofi/layer_mix", [0.1, 0.5, 0.9]),
         # A third of so few epochs for the cut model: with the reference's sixth it barely recovers.
         "cofi/recover_fraction": 1 / 3,
         # Steeper ramps overshoot when they have so few steps, and gates that start half closed hurt.
-        "cofi/warmup_fraction": 0.6,
+        "cofi/warmup_fraction": 0.5,
         "cofi/initial_drop_rate": 0.1,
     }
