@@ -31,7 +31,7 @@ def measure(
     dense: CofiForSequenceClassification,
     split: EncodedSplit,
     scenarios: Iterable[str],
-    seconds: float = 4.0,
+    seconds: float = 3.0,
 ) -> tuple[Latency, ...]:
     """Time `model` against `dense` in each scenario.
 

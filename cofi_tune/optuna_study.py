@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from cofi_tune.messages import LOST, Asked, Outcome, outcome_from_json
 from cofi_tune.records import OBJECTIVES
@@ -46,17 +47,22 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
         purpose: what its trials have in common; JSON values.
 
     Raises:
+        OSError: the database cannot be used.
         OtherPurpose: it exists and was made for something else; names each difference.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A second command on the same file waits instead of failing with "database is locked".
     engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-    study = optuna.create_study(
-        study_name=name,
-        storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine),
-        directions=[objective.direction for objective in OBJECTIVES],
-        load_if_exists=True,
-    )
+    try:
+        study = optuna.create_study(
+            study_name=name,
+            storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine),
+            directions=[objective.direction for objective in OBJECTIVES],
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(f"the study's database (--storage) cannot be used: {line}") from error
     before = study.user_attrs.get("purpose")
     if before is None:
         with warnings.catch_warnings():

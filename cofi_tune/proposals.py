@@ -72,9 +72,12 @@ class Proposals(Searcher):
             self.running[trial_id] = trial
             try:
                 job, settings = self.prepare(own_id, self.space(trial))
-            except ValueError as error:
+            except optuna.exceptions.StorageInternalError:
+                raise
+            except Exception as error:  # a user's own space may raise anything
+                what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
                 self._start(own_id, trial)
-                self._end(trial_id, Outcome.failed("invalid_point", str(error)))
+                self._end(trial_id, Outcome.failed("invalid_point", what))
                 continue
             trial.set_user_attr("settings", dict(settings))
             self._start(own_id, trial)

@@ -84,7 +84,7 @@ def _config(args: argparse.Namespace, task: Task, source: Source, share: machine
         "name": args.name,
         "task": task.name,
         "source": source.to_json(),
-        "model": args.model,
+        "model": str(Path(args.model).absolute()) if Path(args.model).is_dir() else args.model,
         "tokenizer": args.tokenizer,
         "teacher": args.teacher,
         "space": args.space,

@@ -105,7 +105,8 @@ class Tracking:
         """Write a finished trial unless its run is there and whole; steps that were missed stay missed."""
         with self._forgiving():
             run = self._find(asked.trial_id)
-            if run is None or run.data.tags.get("cofi.state") != outcome.state:
+            told = run and (run.data.tags.get("cofi.state"), run.data.tags.get("cofi.reason"))
+            if run is None or told != (outcome.state, outcome.reason or ""):
                 self._begin(asked)
                 self._end(asked.trial_id, outcome)
             else:
@@ -193,7 +194,8 @@ class Tracking:
         }
         if outcome.measurement is not None:
             tags["cofi.device"] = str(outcome.measurement.contract.get("device_name", ""))
-        batch = [RunTag(name, value[:LONGEST_VALUE]) for name, value in tags.items() if value]
+        # Empty ones too: a trial that was interrupted before has a reason of then.
+        batch = [RunTag(name, value[:LONGEST_VALUE]) for name, value in tags.items()]
         self.client.log_batch(run_id, tags=batch)
         self.client.set_terminated(run_id, RUN_STATUS[outcome.state])
 

@@ -33,6 +33,7 @@ ENVIRONMENT = {
     # threads as cores and a busy machine. Read when torch is loaded.
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # whose box ignores verbose=0
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # The study on disk is the truth: no loggers, no snapshots every few seconds, our own handler of Ctrl-C.
@@ -63,7 +64,7 @@ def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address is not None:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
     else:
         ray.init(
             address="local",

@@ -29,7 +29,10 @@ def test_cpus_are_shared() -> None:
     [
         ({"concurrency": 3}, r"--concurrency 3 x --cpus-per-worker 1 needs 3 CPUs, this machine has 2"),
         ({"cpus_per_worker": 3}, "needs 3 CPUs"),
-        ({"workers_per_trial": 2, "cpus_per_worker": 2}, r"x --workers-per-trial 2 x --cpus-per-worker 2 needs 4"),
+        (
+            {"workers_per_trial": 2, "cpus_per_worker": 2},
+            r"x --workers-per-trial 2 x --cpus-per-worker 2 needs 4",
+        ),
         ({"gpus_per_worker": 1.0}, "needs 1 GPUs, this machine has none that torch can use"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -47,9 +46,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def complaints() -> Iterator[list[str]]:
-    texts: list[str] = []
-    yield texts
+def complaints() -> list[str]:
+    return []
 
 
 def connect(uri: str, tmp_path: Path, complaints: list[str], study: str, uid: str = "uid") -> Tracking:

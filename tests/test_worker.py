@@ -35,7 +35,9 @@ OPTIONS = {
 @pytest.fixture
 def job(teacher: CofiForSequenceClassification, toy_on_disk: EncodedTask, tmp_path: Path) -> Job:
     teacher.save_pretrained(tmp_path / "teacher")
-    setup = Setup(data=toy_on_disk.directory, teacher=tmp_path / "teacher", output=tmp_path / "out", num_threads=1)
+    setup = Setup(
+        data=toy_on_disk.directory, teacher=tmp_path / "teacher", output=tmp_path / "out", num_threads=1
+    )
     trial = TrialConfig(options=OPTIONS, epochs=10.0, learning_rate=1e-3, dropout=0.0)
     return Job("t-0000", trial, setup)
 
@@ -58,7 +60,9 @@ def failing(error: Exception) -> Callable[..., Any]:
 
 def test_reports_progress_then_the_measurement(job: Job) -> None:
     *progress, last = run(job)
-    assert [message.content.phase for message in progress if isinstance(message.content, Progress)][-1] == "recover"
+    assert [message.content.phase for message in progress if isinstance(message.content, Progress)][
+        -1
+    ] == "recover"
     assert len(progress) >= 10
     outcome = last.content
     assert isinstance(outcome, Outcome)

@@ -32,7 +32,7 @@ TASK = Task(
     metric="matthews",
     metrics=("matthews", "accuracy"),
     teacher_epochs=8,
-    prune_epochs=0.45,
+    prune_epochs=0.4,
     random_teacher_epochs=1.8,
     generate=_generate,
 )

@@ -63,7 +63,9 @@ def test_points_lie_in_the_space(name: str) -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_spaces_are_plain_python(name: str) -> None:
     text = (Path(search_spaces.__file__).parent / f"{name}.py").read_text()
-    imports = {line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))}
+    imports = {
+        line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))
+    }
     assert imports <= {"__future__", "typing", "search_spaces"}
 
 
@@ -83,7 +85,8 @@ def test_unknown_name_and_broken_files(tmp_path: Path) -> None:
 
 def test_own_file_and_what_makes_it_another(tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
-    source = "def space(draw):\n    return {'cofi/target_sparsity': draw.suggest_float('cofi/target_sparsity', .5, .6)}\n"
+    name = "'cofi/target_sparsity'"
+    source = f"def space(draw):\n    return {{{name}: draw.suggest_float({name}, .5, .6)}}\n"
     own.write_text(source)
     first = search_spaces.load(str(own))
     assert first.name == "mine"

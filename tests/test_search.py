@@ -1,0 +1,116 @@
+"""The search command: what is wrong is said at once, in one line, with the right name."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "ray", "transformers", "mlflow", "datasets")
+SECONDS = 2.0
+
+PROBE = f"""
+import io, json, sys, contextlib
+from cofi_tune.search import main
+ends = []
+for line in json.load(sys.stdin):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = main(line)
+        except SystemExit as end:
+            code = end.code
+    ends.append([code, errors.getvalue(), sorted({HEAVY!r} & sys.modules.keys())])
+print(json.dumps(ends))
+""".replace(f"{HEAVY!r}", f"{set(HEAVY)!r}")
+
+WRONG = [
+    ("--task kola", 2, "did you mean cola?"),
+    ("--task cola --space smok", 2, "did you mean smoke?"),
+    ("--task cola --space nowhere/own.py", 2, "no such file"),
+    ("--task cola --model minni", 2, "did you mean mini?"),
+    ("--task cola --model berd-base-uncased", 2, "did you mean bert-base-uncased?"),
+    ("--task cola --model ./nowhere", 2, "no such directory"),
+    ("--task cola --teacher ./nowhere", 2, "no such directory"),
+    ("--task cola --sampler tep", 2, "did you mean tpe?"),
+    ("--task cola --scenario trhoughput", 2, "did you mean throughput?"),
+    ("--task cola --trails 4", 2, "did you mean --trials?"),
+    ("--task cola --trials 0", 2, "below 1"),
+    ("--task cola --trials four", 2, "not a whole number"),
+    ("--task cola --epochs nan", 2, "not a number from 0 up"),
+    ("--task cola --name ../up", 2, "letters, digits"),
+    ("--task cola --concurrency 5000", 2, "CPUs, this machine has"),
+    ("--task cola --cpus-per-worker 5000", 2, "CPUs, this machine has"),
+    ("--task cola --gpus-per-worker 99", 2, "needs 99 GPUs"),
+    ("--data-dir x", 2, "--task"),
+    ("", 2, "give --task"),
+    ("--task grammar --data-dir x", 2, "needs no files"),
+    ("--train-file nowhere.tsv --dev-file b.tsv --text-column a --label-column l", 3, "nowhere.tsv"),
+]
+
+
+@pytest.fixture(scope="module")
+def ends() -> list[tuple[int, str, list[str]]]:
+    lines = json.dumps([line.split() for line, _, _ in WRONG])
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], input=lines, capture_output=True, text=True, check=True, timeout=120
+    )
+    return [tuple(end) for end in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)), ids=[line or "nothing" for line, _, _ in WRONG])
+def test_one_line_names_the_slip(ends: list[tuple[int, str, list[str]]], number: int) -> None:
+    _, code, words = WRONG[number]
+    ended, text, loaded = ends[number]
+    assert ended == code, text
+    assert words in text
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert loaded == [], "nothing slow is imported for a look at the flags"
+
+
+@pytest.mark.parametrize(
+    "line", ["--task kola", "--task cola --model minni", "--task cola --concurrency 5000"]
+)
+def test_dies_within_two_seconds(line: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "cofi_tune.search", *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    # Of the CPU: other processes of the machine do not count.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
+
+
+def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    command = "-m cofi_tune.search --task grammar --max-train-samples 640 --epochs 2 --trials 7 --dry-run"
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--output", str(output)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    assert "cofi/target_sparsity              0.4 .. 0.95            linear" in done.stdout
+    assert "off, v3, v4, v6" in done.stdout
+    assert "3 draws" in done.stdout
+    assert "7 trials of 2 epochs: 640 training rows, 40 steps each" in done.stdout
+    assert not output.exists()
+
+
+def test_every_flag_is_explained() -> None:
+    command = [sys.executable, "-m", "cofi_tune.search", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    flags = (
+        "--task --space --trials --model --tokenizer --teacher --data-dir --workers-per-trial --concurrency"
+    )
+    more = "--seed --name --output --tracking-uri --storage --dry-run --max-train-samples --epochs --sampler"
+    for flag in f"{flags} {more} --scenario --selection --reference-protocol --address".split():
+        assert flag in done.stdout
