@@ -17,7 +17,14 @@ REFERENCE: dict[str, Any] = {
     "cofi/layer_mix": 0.5,
 }
 
-POINTS = [{**REFERENCE, "cofi/target_sparsity": sparsity} for sparsity in (0.75, 0.9, 0.4, 0.95, 0.6)]
+POINTS: list[dict[str, Any]] = [
+    REFERENCE,
+    {**REFERENCE, "cofi/target_sparsity": 0.9},
+    # A student that loses little needs little retraining.
+    {**REFERENCE, "cofi/target_sparsity": 0.4, "learning_rate_ratio": 0.5},
+    {**REFERENCE, "cofi/target_sparsity": 0.85},
+    {**REFERENCE, "cofi/target_sparsity": 0.8},
+]
 """In an order that spans the front early, for a search that is cut short."""
 
 

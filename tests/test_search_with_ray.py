@@ -20,23 +20,36 @@ from optuna.trial import TrialState
 pytestmark = pytest.mark.ray
 
 COMMAND = [
-    *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny", "--space", "smoke"),
-    *("--max-train-samples", "480", "--epochs", "3", "--teacher-epochs", "1", "--trials", "2"),
+    *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny", "--trials", "2"),
+    *("--max-train-samples", "480", "--epochs", "4", "--teacher-epochs", "1"),
     *("--cpus-per-worker", "1", "--name", "s"),
 ]
+SPACE = """
+def space(draw):
+    return {
+        "cofi/target_sparsity": draw.suggest_float("cofi/target_sparsity", 0.3, 0.6),
+        "cofi/mask_travel": 25.0,
+        "cofi/warmup_fraction": 0.5,
+    }
+POINTS = [{"cofi/target_sparsity": 0.5}]
+"""
 NOISE = re.compile(r"INFO|WARNING|Traceback|\bit/s\]|\x1b\[|Deprecat")
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output directory that both searches share: data and teacher are made once."""
-    return tmp_path_factory.mktemp("runs")
+    output = tmp_path_factory.mktemp("runs")
+    (output / "easy.py").write_text(SPACE)
+    return output
+
+
+def command(output: Path, *more: str) -> list[str]:
+    return [*COMMAND, "--output", str(output), "--space", str(output / "easy.py"), *more]
 
 
 def run(output: Path, *more: str) -> str:
-    done = subprocess.run(
-        [*COMMAND, "--output", str(output), *more], capture_output=True, text=True, check=False, timeout=400
-    )
+    done = subprocess.run(command(output, *more), capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not NOISE.search(done.stdout), done.stdout
     assert not NOISE.search(done.stderr), done.stderr
@@ -44,9 +57,7 @@ def run(output: Path, *more: str) -> str:
 
 
 def interrupt_after_first_trial(output: Path) -> tuple[int, str]:
-    process = subprocess.Popen(
-        [*COMMAND, "--output", str(output)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = subprocess.Popen(command(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     lines = []
     for line in process.stdout:

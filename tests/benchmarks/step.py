@@ -38,6 +38,7 @@ from cofi_tune.modeling_cofi import NO_GATES, CofiConfig, CofiForSequenceClassif
 from cofi_tune.ranks import ALONE
 
 HEAD_SIZE = 64
+FORWARDS_PER_STEP = 3
 
 
 def base_model(vocab_size: int) -> CofiForSequenceClassification:
@@ -132,9 +133,7 @@ class Naive:
 
     def __init__(self, student: CofiForSequenceClassification, method: methods.Method) -> None:
         self.student, self.method = student, method
-        names = [n for n, _ in student.named_parameters()]
         main = [p for n, p in student.named_parameters() if "embeddings" not in n]
-        assert len(main) < len(names)
         self.main = torch.optim.AdamW([*main, *method.transform.parameters()], lr=2e-5)
         self.masks = torch.optim.AdamW(method.gates.parameters(), lr=0.01)
         self.multipliers = torch.optim.AdamW([method.lambda_1, method.lambda_2], lr=0.01, maximize=True)
@@ -198,10 +197,10 @@ def padded(split: EncodedSplit, rows: np.ndarray) -> tuple[Tensor, Tensor, Tenso
     return ids, types, mask
 
 
-def seconds(run: Callable[[], object]) -> float:
+def seconds(run: Callable[..., object], *arguments: object) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
-    run()
+    run(*arguments)
     return time.perf_counter() - start
 
 
@@ -231,35 +230,40 @@ def main() -> None:
     split = data.splits["train"]
     teacher = base_model(data.vocab_size).eval().requires_grad_(False)
     students = [copy.deepcopy(teacher).requires_grad_(True).train() for _ in range(2)]
-    packed_step, naive_step = Packed(students[0], new_method(students[0])), None
+    packed_step = Packed(students[0], new_method(students[0]))
     naive_step = Naive(students[1], new_method(students[1]))
+    device, batch_size = torch.device("cpu"), args.batch_size
+    ours = stream(split, batch_size, 0)
+    # The naive side gets rows in shuffled order, as a plain loader gives them; ours are length-sorted in
+    # windows, which is part of what is measured. The forward passes run the very same rows.
     shuffled = np.random.Generator(np.random.PCG64(0)).permutation(len(split))
-    ours, batch_size = stream(split, args.batch_size, 0), args.batch_size
-    device = torch.device("cpu")
+    plain = iter(np.array_split(shuffled, len(split) // batch_size))
     step_ms: list[tuple[float, float]] = []
     forward_ms: list[tuple[float, float]] = []
-    for i in range(args.repeats + 1):
-        # The naive side gets rows in shuffled order, as a plain loader gives them; ours are length-sorted in
-        # windows, which is part of what is measured. Both see as many rows; tokens are printed below.
-        batch = collate(split, next(ours), device)
-        plain = shuffled[i * batch_size : (i + 1) * batch_size]
-        rows = padded(split, plain)
-        same = collate(split, plain, device)
-        step = (seconds(lambda: packed_step(batch, teacher)), seconds(lambda: naive_step(rows, teacher)))
+    for repeat in range(args.repeats + 1):
+        batch, rows = collate(split, next(ours), device), padded(split, next(plain))
+        pair = seconds(packed_step, batch, teacher), seconds(naive_step, rows, teacher)
         with torch.inference_mode():
-            forward = (
-                seconds(lambda: run_packed(teacher, same, NO_GATES, False)),
-                seconds(lambda: naive_forward(teacher, *rows, NO_GATES)),
-            )
-        if i:  # the first pair warms up
-            step_ms.append((step[0] * 1e3, step[1] * 1e3))
-            forward_ms.append((forward[0] * 1e3, forward[1] * 1e3))
+            forwards = [forward_pair(teacher, split, next(plain), device) for _ in range(FORWARDS_PER_STEP)]
+        if repeat:  # the first pair warms up
+            step_ms.append((pair[0] * 1e3, pair[1] * 1e3))
+            forward_ms += [(a * 1e3, b * 1e3) for a, b in forwards]
             print(
-                f"step {step[0] * 1e3:8.0f} ms ({batch.num_tokens} tokens) naive {step[1] * 1e3:8.0f} ms "
-                f"({rows[0].numel()} positions)   forward {forward[0] * 1e3:6.0f} ms naive {forward[1] * 1e3:6.0f} ms",
+                f"step {pair[0] * 1e3:6.0f} ms ({batch.num_tokens} tokens), naive {pair[1] * 1e3:6.0f} ms "
+                f"({rows[0].numel()} positions); forward {forwards[0][0] * 1e3:5.0f} ms, "
+                f"padded {forwards[0][1] * 1e3:5.0f} ms",
                 flush=True,
             )
     print(json.dumps(summary(step_ms, forward_ms, args.threads, batch_size)))
+
+
+def forward_pair(
+    model: CofiForSequenceClassification, split: EncodedSplit, rows: np.ndarray, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of the dense forward pass on the same rows, packed and padded."""
+    batch, tensors = collate(split, rows, device), padded(split, rows)
+    packed = seconds(run_packed, model, batch, NO_GATES, False)
+    return packed, seconds(naive_forward, model, *tensors, NO_GATES)
 
 
 def summary(
