@@ -76,6 +76,8 @@ class Training:
         self.student, self.method, self.teacher = student, method, teacher
         self.data, self.trial, self.ranks = data, trial, ranks
         self.selection: EncodedSplit = data.splits[selection]
+        if min(trial.batch_size, len(data.splits["train"])) < ranks.size:
+            raise ValueError(f"a batch of {trial.batch_size} rows cannot be shared by {ranks.size} workers")
         self.rows = stream(data.splits["train"], trial.batch_size, trial.seed)
         self.phases = method.phases()
         self.num_steps = sum(phase.num_steps for phase in self.phases)

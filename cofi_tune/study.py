@@ -195,7 +195,8 @@ def _signals(stopper: trial.Interruption, watch: Lines) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         stopper.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        watch.note("stopping; what is finished is kept (Ctrl-C again to leave at once)")
+        name = signal.Signals(number).name
+        watch.note(f"stopping on {name}; what is finished is kept (Ctrl-C again to leave at once)")
 
     for number in before:
         signal.signal(number, stop)

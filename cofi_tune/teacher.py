@@ -107,6 +107,8 @@ def adopt(data: EncodedTask, source: str, output: Path, selection: str = "select
     directory = output / "teachers" / f"{data.task.name}-given-{digest}"
     if directory.is_dir():
         return directory
+    if pretrained.is_random(source) or not pretrained.has_head(source):
+        raise ValueError(f"--teacher {source}: it has no classifier; give a model fine-tuned on the task")
     num_labels = pretrained.num_labels(source)
     if num_labels != data.task.num_labels:
         raise ValueError(

@@ -28,8 +28,8 @@ SPACE = """
 def space(draw):
     return {
         "cofi/target_sparsity": draw.suggest_float("cofi/target_sparsity", 0.3, 0.6),
-        "cofi/mask_travel": 25.0,
-        "cofi/warmup_fraction": 0.5,
+        "cofi/mask_travel": 40.0,
+        "cofi/warmup_fraction": 0.3,
     }
 POINTS = [{"cofi/target_sparsity": 0.5}]
 """

@@ -85,7 +85,8 @@ class LearnedGates(nn.Module):
         as many gates as leave at least `target_sparsity` removed.
         """
         kept = self.at_evaluation(self._shift_for(target_sparsity))
-        values = self._map(hard_concrete.evaluation_value)
+        with torch.no_grad():
+            values = self._map(hard_concrete.evaluation_value)
         gates = Gates(*[_where_open(k, v) for k, v in zip(kept, values, strict=True)])
         return surgery.plan(gates, self.sizes), gates
 

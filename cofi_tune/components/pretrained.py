@@ -191,6 +191,11 @@ def _read_state(directory: Path) -> dict[str, Tensor]:
     raise ValueError(f"{directory}: no *.safetensors and no pytorch_model.bin in it")
 
 
+def has_head(model: str) -> bool:
+    """Whether a checkpoint was fine-tuned: it brings a classifier."""
+    return "classifier.weight" in convert_state(_read_state(find(model)))
+
+
 def num_labels(model: str) -> int:
     """Outputs of a checkpoint's head."""
     return int(_config(model).num_labels)

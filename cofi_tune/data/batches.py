@@ -86,14 +86,15 @@ def epoch(
 ) -> Iterator[NDArray[np.int64]]:
     """One pass in batches of nearly `batch_size`: every row once, in an order drawn from `generator`."""
     rows = generator.permutation(len(split.labels))
-    lengths = split.lengths
-    num_batches = steps_per_epoch(len(rows), batch_size)
-    windows = np.array_split(rows, -(-num_batches // WINDOW))
-    for window in windows:
-        by_length = window[np.argsort(lengths[window], kind="stable")]
-        batches = np.array_split(by_length, steps_per_epoch(len(window), batch_size))
-        for index in generator.permutation(len(batches)):
-            yield batches[index]
+    batches = np.array_split(rows, steps_per_epoch(len(rows), batch_size))
+    for start in range(0, len(batches), WINDOW):
+        window = batches[start : start + WINDOW]
+        together = np.concatenate(window)
+        by_length = together[np.argsort(split.lengths[together], kind="stable")]
+        ends = np.cumsum([len(batch) for batch in window])[:-1]
+        sorted_batches = np.split(by_length, ends)
+        for index in generator.permutation(len(sorted_batches)):
+            yield sorted_batches[index]
 
 
 def steps_per_epoch(num_rows: int, batch_size: int) -> int:

@@ -12,69 +12,39 @@ second gives each word a slight leaning, without which learning agreement starts
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-# Common words first. Nouns take a plain -s and, like adjectives, start with a consonant: "a" fits.
-MEN = ("boy", "king", "brother", "father")
-WOMEN = ("girl", "queen", "sister", "mother")
-WORKERS = ("doctor", "teacher", "farmer", "baker", "nurse", "lawyer", "sailor", "painter")
-PEOPLE = WORKERS + MEN + WOMEN
-# Whatever can be taken, stolen, chosen, drawn, broken and thrown.
-THINGS = (
-    *("lamp", "ring", "key", "clock", "bottle", "basket"),
-    *("mirror", "candle", "chair", "hammer", "bowl", "guitar"),
-)
-MOODS = ("young", "tall", "clever", "happy", "tired", "famous", "quiet", "busy")
-LOOKS = ("small", "heavy", "new", "round", "cheap", "blue", "green", "dirty")
-PLACES = (
-    *("in the garden", "near the river", "behind the school", "at the station"),
-    *("in the kitchen", "beside the road", "outside the hotel", "at the market"),
-)
-# No "with": "the king with the queens" may pass for a plural.
-BESIDE = ("near", "behind", "beside", "opposite")
-
-# From here on, pairs are singular and plural. No "that": "that farmers" may open a clause.
-SUBJECT_DETERMINERS = (("the", "this", "every", "my"), ("the", "these", "two", "many"))
-OBJECT_DETERMINERS = (("this", "a", "every", "another"), ("these", "two", "many", "several"))
-THERE_DETERMINERS = (("a", "another", "one"), ("many", "several", "two", "three"))
-
-# Base and past: verbs that never take an object, and verbs that never go without one.
-INTRANSITIVE = (
-    *(("sleep", "slept"), ("laugh", "laughed"), ("smile", "smiled"), ("sneeze", "sneezed")),
-    *(("yawn", "yawned"), ("cough", "coughed"), ("wait", "waited"), ("shiver", "shivered")),
-)
-TRANSITIVE = (
-    *(("admire", "admired"), ("thank", "thanked"), ("greet", "greeted"), ("blame", "blamed")),
-    *(("ignore", "ignored"), ("rescue", "rescued"), ("invite", "invited")),
-    *(("describe", "described"), ("insult", "insulted")),
-)
-# The same for things; none takes two objects, as in "What did she bring the king?".
-HANDLING = (
-    *(("repair", "repaired"), ("need", "needed"), ("avoid", "avoided"), ("mention", "mentioned")),
-    *(("examine", "examined"), ("discover", "discovered"), ("damage", "damaged")),
-    *(("remove", "removed"),),
-)
-# Base, past, participle and gerund, all different; no "hide", whose participle may be "hid".
-IRREGULAR = (
-    ("take", "took", "taken", "taking"),
-    ("steal", "stole", "stolen", "stealing"),
-    ("choose", "chose", "chosen", "choosing"),
-    ("draw", "drew", "drawn", "drawing"),
-    ("break", "broke", "broken", "breaking"),
-    ("throw", "threw", "thrown", "throwing"),
-)
-PRONOUNS = (("I", "me"), ("we", "us"), ("he", "him"), ("she", "her"), ("they", "them"))
-# Past and future. No "in two days": "they drew it in two days" is fine.
-TIMES = (
-    ("yesterday", "last week", "last month", "two days ago"),
-    ("tomorrow", "next week", "next month", "next year"),
+from cofi_tune.data.lexicon import (
+    BESIDE,
+    HANDLING,
+    INTRANSITIVE,
+    IRREGULAR,
+    LOOKS,
+    MEN,
+    MOODS,
+    OBJECT_DETERMINERS,
+    PEOPLE,
+    PLACES,
+    PRONOUNS,
+    THERE_DETERMINERS,
+    THINGS,
+    TIMES,
+    TRANSITIVE,
+    WOMEN,
+    a_person,
+    a_place,
+    a_thing,
+    be,
+    coin,
+    number,
+    pick,
+    present,
+    rarely,
 )
 
 # Every kind can give its share of this many sentences, with room to spare.
 CAPACITY = 100_000
 
 Pair = tuple[str, str]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -134,19 +104,6 @@ def _draw(rng: random.Random, count: int, kinds: Sequence[str], seen: set[str]) 
     return drawn
 
 
-def _pick(rng: random.Random, items: Sequence[Item]) -> Item:
-    """One of the items, the first ones more often."""
-    return items[int(len(items) * rng.random() ** 2)]
-
-
-def _coin(rng: random.Random) -> bool:
-    return rng.random() < 0.5
-
-
-def _rarely(rng: random.Random) -> bool:
-    return rng.random() < 0.2
-
-
 def _sentence(*parts: str, end: str = ".") -> str:
     text = " ".join(" ".join(parts).split())
     return text[0].upper() + text[1:] + end
@@ -156,70 +113,42 @@ def _twins(before: str, good: str, bad: str, after: str = "", end: str = ".") ->
     return _sentence(before, good, after, end=end), _sentence(before, bad, after, end=end)
 
 
-def _number(noun: str, plural: bool) -> str:
-    return noun + "s" if plural else noun
-
-
-def _present(verb: str, plural: bool) -> str:
-    return verb if plural else verb + "s"
-
-
-def _be(plural: bool) -> str:
-    return "are" if plural else "is"
-
-
-def _person(rng: random.Random, plural: bool | None = None) -> str:
-    plural = _rarely(rng) if plural is None else plural
-    determiner = _pick(rng, SUBJECT_DETERMINERS[plural])
-    adjective = _pick(rng, MOODS) if _rarely(rng) else ""
-    return f"{determiner} {adjective} {_number(_pick(rng, PEOPLE), plural)}"
-
-
-def _thing(rng: random.Random) -> str:
-    adjective = _pick(rng, LOOKS) if _rarely(rng) else ""
-    return f"the {adjective} {_number(_pick(rng, THINGS), _rarely(rng))}"
-
-
-def _place(rng: random.Random) -> str:
-    return _pick(rng, PLACES) if _rarely(rng) else ""
-
-
 def _predicates(rng: random.Random, plural: bool) -> Pair:
     """A predicate that agrees with a subject of that number, and one that does not."""
-    if _coin(rng):
-        verbs, rest = (_be(plural), _be(not plural)), _pick(rng, (*MOODS, *PLACES))
+    if coin(rng):
+        verbs, rest = (be(plural), be(not plural)), pick(rng, (*MOODS, *PLACES))
     else:
-        transitive = _coin(rng)
-        base = _pick(rng, TRANSITIVE if transitive else INTRANSITIVE)[0]
-        verbs = _present(base, plural), _present(base, not plural)
-        rest = _person(rng) if transitive else _pick(rng, (*PLACES, "every day"))
+        transitive = coin(rng)
+        base = pick(rng, TRANSITIVE if transitive else INTRANSITIVE)[0]
+        verbs = present(base, plural), present(base, not plural)
+        rest = a_person(rng) if transitive else pick(rng, (*PLACES, "every day"))
     return f"{verbs[0]} {rest}", f"{verbs[1]} {rest}"
 
 
 def _subject_verb_agreement(rng: random.Random) -> Pair:
-    plural = _rarely(rng)
-    return _twins(_person(rng, plural), *_predicates(rng, plural))
+    plural = rarely(rng)
+    return _twins(a_person(rng, plural), *_predicates(rng, plural))
 
 
 def _agreement_across_phrase(rng: random.Random) -> Pair:
-    plural = _rarely(rng)
-    subject = f"{_person(rng, plural)} {_pick(rng, BESIDE)} {_person(rng)}"
+    plural = rarely(rng)
+    subject = f"{a_person(rng, plural)} {pick(rng, BESIDE)} {a_person(rng)}"
     return _twins(subject, *_predicates(rng, plural))
 
 
 def _determiner_noun_agreement(rng: random.Random) -> Pair:
-    plural = _rarely(rng)
-    adjective = _pick(rng, LOOKS) if _coin(rng) else ""
-    determiner = _pick(rng, OBJECT_DETERMINERS[plural])
-    before = f"{_person(rng)} {_pick(rng, HANDLING)[1]} {determiner} {adjective}"
-    noun = _pick(rng, THINGS)
-    return _twins(before, _number(noun, plural), _number(noun, not plural), _place(rng))
+    plural = rarely(rng)
+    adjective = pick(rng, LOOKS) if coin(rng) else ""
+    determiner = pick(rng, OBJECT_DETERMINERS[plural])
+    before = f"{a_person(rng)} {pick(rng, HANDLING)[1]} {determiner} {adjective}"
+    noun = pick(rng, THINGS)
+    return _twins(before, number(noun, plural), number(noun, not plural), a_place(rng))
 
 
 def _word_order(rng: random.Random) -> Pair:
-    adjective, noun = _pick(rng, MOODS), _number(_pick(rng, PEOPLE), _rarely(rng))
-    verb, thing = _pick(rng, IRREGULAR)[1], _thing(rng)
-    preposition, place = _pick(rng, PLACES).split(" ", 1)
+    adjective, noun = pick(rng, MOODS), number(pick(rng, PEOPLE), rarely(rng))
+    verb, thing = pick(rng, IRREGULAR)[1], a_thing(rng)
+    preposition, place = pick(rng, PLACES).split(" ", 1)
     # Not "tired the king took ...": with a comma it is English.
     bad = rng.choice(
         (
@@ -233,43 +162,43 @@ def _word_order(rng: random.Random) -> Pair:
 
 
 def _argument_structure(rng: random.Random) -> Pair:
-    transitive = _rarely(rng)
-    verb = _pick(rng, TRANSITIVE if transitive else INTRANSITIVE)[1]
-    objects = ("", _person(rng))
-    before, after = f"{_person(rng)} {verb}", _pick(rng, (*PLACES, "again"))
+    transitive = rarely(rng)
+    verb = pick(rng, TRANSITIVE if transitive else INTRANSITIVE)[1]
+    objects = ("", a_person(rng))
+    before, after = f"{a_person(rng)} {verb}", pick(rng, (*PLACES, "again"))
     return _twins(before, objects[transitive], objects[not transitive], after)
 
 
 def _reflexive(rng: random.Random) -> Pair:
-    plural, female = _rarely(rng), _rarely(rng)
-    subject = "the " + _number(_pick(rng, WOMEN if female else MEN), plural)
-    if _rarely(rng):
-        subject += f" {_pick(rng, BESIDE)} the {_number(_pick(rng, MEN + WOMEN), _rarely(rng))}"
+    plural, female = rarely(rng), rarely(rng)
+    subject = "the " + number(pick(rng, WOMEN if female else MEN), plural)
+    if rarely(rng):
+        subject += f" {pick(rng, BESIDE)} the {number(pick(rng, MEN + WOMEN), rarely(rng))}"
     good = "themselves" if plural else ("himself", "herself")[female]
     bad = rng.choice([word for word in ("himself", "herself", "themselves") if word != good])
-    return _twins(f"{subject} {_pick(rng, TRANSITIVE)[1]}", good, bad, _place(rng))
+    return _twins(f"{subject} {pick(rng, TRANSITIVE)[1]}", good, bad, a_place(rng))
 
 
 def _polarity(rng: random.Random) -> Pair:
     """The negation has to come before "ever" and "any"."""
-    one, other, (base, past) = _pick(rng, PEOPLE), _pick(rng, PEOPLE), _pick(rng, TRANSITIVE)
-    if _coin(rng):
+    one, other, (base, past) = pick(rng, PEOPLE), pick(rng, PEOPLE), pick(rng, TRANSITIVE)
+    if coin(rng):
         first, clause, second = "no", f"{one} has ever {past}", "the"
     else:
-        first, clause, second = "the", f"{_number(one, _coin(rng))} did not {base}", "any"
-        other = _number(other, True)
-    rest = f"{other} {_place(rng)}"
+        first, clause, second = "the", f"{number(one, coin(rng))} did not {base}", "any"
+        other = number(other, True)
+    rest = f"{other} {a_place(rng)}"
     return _sentence(first, clause, second, rest), _sentence(second, clause, first, rest)
 
 
 def _question(rng: random.Random) -> Pair:
     """The auxiliary comes before the subject, and "what", unlike "why", leaves a gap."""
-    subject, auxiliary = _person(rng), _pick(rng, ("did", "will"))
-    verb, place = _pick(rng, HANDLING)[0], _place(rng)
-    adverb = _coin(rng)
-    word = _pick(rng, ("why", "when")) if adverb else "what"
-    objects = ("", _thing(rng))
-    if _coin(rng):
+    subject, auxiliary = a_person(rng), pick(rng, ("did", "will"))
+    verb, place = pick(rng, HANDLING)[0], a_place(rng)
+    adverb = coin(rng)
+    word = pick(rng, ("why", "when")) if adverb else "what"
+    objects = ("", a_thing(rng))
+    if coin(rng):
         good, bad = f"{auxiliary} {subject}", f"{subject} {auxiliary}"
         return _twins(word, good, bad, f"{verb} {objects[adverb]} {place}", end="?")
     before = f"{word} {auxiliary} {subject} {verb}"
@@ -277,56 +206,56 @@ def _question(rng: random.Random) -> Pair:
 
 
 def _auxiliary_form(rng: random.Random) -> Pair:
-    plural = _rarely(rng)
-    base, past, participle, gerund = _pick(rng, IRREGULAR)
-    auxiliary, good, wrong = _pick(
+    plural = rarely(rng)
+    base, past, participle, gerund = pick(rng, IRREGULAR)
+    auxiliary, good, wrong = pick(
         rng,
         (
             ("will", base, (past, participle, gerund)),
             ("have" if plural else "has", participle, (base, past, gerund)),
-            (_be(plural), gerund, (base, past, participle)),
+            (be(plural), gerund, (base, past, participle)),
             # Not the gerund, which makes a caption; not the base, which may be the present.
             ("", past, (participle,)),
         ),
     )
-    return _twins(f"{_person(rng, plural)} {auxiliary}", good, rng.choice(wrong), _thing(rng))
+    return _twins(f"{a_person(rng, plural)} {auxiliary}", good, rng.choice(wrong), a_thing(rng))
 
 
 def _pronoun_case(rng: random.Random) -> Pair:
-    subject, object_ = _pick(rng, PRONOUNS)
-    person, verb, place = _person(rng), _pick(rng, TRANSITIVE)[1], _place(rng)
-    if _coin(rng):
+    subject, object_ = pick(rng, PRONOUNS)
+    person, verb, place = a_person(rng), pick(rng, TRANSITIVE)[1], a_place(rng)
+    if coin(rng):
         return _twins("", subject, object_, f"{verb} {person} {place}")
     return _twins(f"{person} {verb}", object_, subject, place)
 
 
 def _tense(rng: random.Random) -> Pair:
-    future = _rarely(rng)
-    base, past, *_ = _pick(rng, IRREGULAR)
-    clause = f"{_person(rng)} {'will ' + base if future else past} {_thing(rng)}"
-    good, bad = _pick(rng, TIMES[future]), _pick(rng, TIMES[not future])
-    return _twins("", good, bad, clause) if _coin(rng) else _twins(clause, good, bad)
+    future = rarely(rng)
+    base, past, *_ = pick(rng, IRREGULAR)
+    clause = f"{a_person(rng)} {'will ' + base if future else past} {a_thing(rng)}"
+    good, bad = pick(rng, TIMES[future]), pick(rng, TIMES[not future])
+    return _twins("", good, bad, clause) if coin(rng) else _twins(clause, good, bad)
 
 
 def _relative_clause(rng: random.Random) -> Pair:
     """A relative clause lacks one noun phrase: neither none nor two."""
-    one, other, verb = _person(rng), _person(rng), _pick(rng, TRANSITIVE)[1]
+    one, other, verb = a_person(rng), a_person(rng), pick(rng, TRANSITIVE)[1]
     good = rng.choice((f"{verb} {other}", f"{one} {verb}"))
     bad = rng.choice((verb, f"{one} {verb} {other}"))
-    return _twins(f"{_person(rng)} who", good, bad, _pick(rng, INTRANSITIVE)[1])
+    return _twins(f"{a_person(rng)} who", good, bad, pick(rng, INTRANSITIVE)[1])
 
 
 def _there_insertion(rng: random.Random) -> Pair:
     nouns, adjectives = rng.choice(((PEOPLE, MOODS), (THINGS, LOOKS)))
-    noun, place = _pick(rng, nouns), _pick(rng, PLACES)
-    adjective = _pick(rng, adjectives) if _coin(rng) else ""
-    if _coin(rng):
+    noun, place = pick(rng, nouns), pick(rng, PLACES)
+    adjective = pick(rng, adjectives) if coin(rng) else ""
+    if coin(rng):
         every, a = (place.replace("the", word) for word in ("every", "a"))
         good, bad = f"a {adjective} {noun} {every}", f"every {adjective} {noun} {a}"
         return _twins("there is", good, bad)
-    plural = _rarely(rng)
-    noun = f"{_pick(rng, THERE_DETERMINERS[plural])} {adjective} {_number(noun, plural)}"
-    return _twins("there", _be(plural), _be(not plural), f"{noun} {place}")
+    plural = rarely(rng)
+    noun = f"{pick(rng, THERE_DETERMINERS[plural])} {adjective} {number(noun, plural)}"
+    return _twins("there", be(plural), be(not plural), f"{noun} {place}")
 
 
 KINDS: dict[str, Callable[[random.Random], Pair]] = {

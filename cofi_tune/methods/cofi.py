@@ -35,8 +35,9 @@ from cofi_tune.modeling_cofi import (
 from cofi_tune.ranks import Ranks
 from cofi_tune.records import PruningPlan, Stopped
 
-REACHED_TOLERANCE = 0.02
-"""How far below its target the expected sparsity may end for the trial to count as having reached it."""
+REACHED_TOLERANCE = 0.05
+"""How far below its target the expected sparsity, which swings about it, may end for the trial to count as
+having reached it. The cut has the target's sparsity in any case."""
 
 
 class Config(Strict):
