@@ -63,6 +63,8 @@ class TrialConfig(Strict):
             ValueError: an unknown name or a value out of range, naming it.
         """
         own = {k: v for k, v in proposal.items() if "/" not in k}
+        if "options" in own:
+            raise ValueError("options: name each under its method, such as cofi/target_sparsity")
         method = own.get("method", "cofi")
         options = {}
         for name, value in proposal.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,14 @@ from typing import Any
 import search_spaces
 from cofi_tune import config, machine
 from cofi_tune.config import RANDOM_SIZES, TrialConfig
-from cofi_tune.data.arguments import Parser, add_source_arguments
+from cofi_tune.data.arguments import (
+    Parser,
+    add_source_arguments,
+    amount,
+    count,
+    not_negative,
+    positive,
+)
 from cofi_tune.data.names import closest, unknown
 from cofi_tune.data.task import Task
 from cofi_tune.records import SCENARIOS
@@ -65,6 +71,8 @@ def check_model(model: str) -> None:
         ValueError: names the nearest.
     """
     config.check_model(model)
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise ValueError(f"--model {model}: the directory holds no model (no config.json)")
     plain = "/" not in model and model not in RANDOM_SIZES and not Path(model).is_dir()
     if plain and not model.startswith(tuple(f"{family}-" for family in HUB_FAMILIES)):
         near = closest(model, (*RANDOM_SIZES, DEFAULT_MODEL, "roberta-base"))
@@ -150,37 +158,3 @@ def parser() -> Parser:
     add("--tracking-uri", metavar="URI", help="of MLflow (default: mlflow.db in the output directory)")
     add("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output directory)")
     return made
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 up."""
-    number = count(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number
-
-
-def count(text: str) -> int:
-    """A whole number from 0 up."""
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
-    return int(text)
-
-
-def amount(text: str) -> float:
-    """A number above 0."""
-    number = not_negative(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def not_negative(text: str) -> float:
-    """A number from 0 up."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
-    return number

@@ -72,7 +72,9 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
         study.set_user_attr("purpose", dict(purpose))
         return study
     changed = differences(before, purpose)
-    if changed:
+    if changed and not study.get_trials(deepcopy=False):
+        study.set_user_attr("purpose", dict(purpose))  # an attempt that never came to a trial
+    elif changed:
         raise OtherPurpose(
             f"the study {name!r} exists and was made for something else ({'; '.join(changed)}); "
             "give this one another --name"

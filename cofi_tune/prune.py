@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cofi_tune.config import RANDOM_SIZES, Setup, TrialConfig, check_model
+from cofi_tune import flags, machine
+from cofi_tune.config import RANDOM_SIZES, Setup, TrialConfig, build
 from cofi_tune.data.arguments import (
     DATA_EXIT,
     USAGE_EXIT,
     Parser,
     add_source_arguments,
+    amount,
+    count,
+    positive,
+    share,
     source_from_arguments,
 )
 from cofi_tune.data.reader import DataError
@@ -87,7 +93,7 @@ def run(
     """
     import torch
 
-    from cofi_tune import compress
+    from cofi_tune import compress, methods
     from cofi_tune import teacher as teachers
     from cofi_tune.components import pretrained
     from cofi_tune.data.encode import encode
@@ -95,9 +101,10 @@ def run(
     trial = TrialConfig.from_proposal(
         proposal,
         base_learning_rate=teachers.base_learning_rate(model),
-        epochs=epochs or task.prune_epochs,
+        epochs=task.prune_epochs if epochs is None else epochs,
         seed=seed,
     )
+    build(methods.load(trial.method).Config, trial.options)  # a slip is found before hours of teaching
     if setup.get("num_threads"):
         torch.set_num_threads(setup["num_threads"])
     words = tokenizer or pretrained.tokenizer_of(model)
@@ -107,7 +114,7 @@ def run(
         data,
         model,
         output,
-        epochs=teacher_epochs or own_epochs,
+        epochs=own_epochs if teacher_epochs is None else teacher_epochs,
         given=teacher,
         selection=data.selection_split(setup.get("selection", "train")),
         device=setup.get("device", "cpu"),
@@ -128,7 +135,7 @@ def _parser() -> Parser:
     sizes = ", ".join(RANDOM_SIZES)
     group.add_argument("--model", help=f"hub id, directory, or {sizes} (random weights)")
     group.add_argument("--teacher", metavar="DIR", help="a fine-tuned model (default: fine-tune one)")
-    group.add_argument("--target-sparsity", type=float, required=True, metavar="S", help="in (0, 1)")
+    group.add_argument("--target-sparsity", type=share, required=True, metavar="S", help="in (0, 1)")
     group.add_argument(
         "--option",
         metavar="NAME=VALUE",
@@ -136,14 +143,14 @@ def _parser() -> Parser:
         default=[],
         help="any other hyperparameter, such as cofi/distill_temperature=4 or init=pretrained",
     )
-    group.add_argument("--epochs", type=float, help="of pruning and recovery together (default: the task's)")
-    group.add_argument("--teacher-epochs", type=float)
-    group.add_argument("--max-train-samples", type=int, metavar="N")
-    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--epochs", type=amount, help="of pruning and recovery together (default: the task's)")
+    group.add_argument("--teacher-epochs", type=amount, help="default: the task's")
+    group.add_argument("--max-train-samples", type=positive, metavar="N", help="use a fixed part")
+    group.add_argument("--seed", type=count, default=0, help="of teacher and run (default 0)")
     where = parser.add_argument_group("where and how")
-    where.add_argument("--output", type=Path, default=Path("out"), metavar="DIR")
+    where.add_argument("--output", type=Path, default=Path("out"), metavar="DIR", help="default: out")
     where.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    where.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: torch's)")
+    where.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: torch's)")
     where.add_argument("--scenario", choices=SCENARIOS[:2], default=SCENARIOS[0])
     where.add_argument("--reference-protocol", action="store_true", help="also time padded to 128, batch 128")
     where.add_argument(
@@ -155,7 +162,7 @@ def _parser() -> Parser:
 def _command(args: argparse.Namespace) -> int:
     task, source = source_from_arguments(args)
     model = args.model or args.teacher or ("mini" if task.name == "grammar" else "bert-base-uncased")
-    check_model(model)
+    _check(args, model)
     proposal = {"cofi/target_sparsity": args.target_sparsity, **dict(map(_option, args.option))}
     from cofi_tune.prune_view import View
 
@@ -182,6 +189,25 @@ def _command(args: argparse.Namespace) -> int:
         )
     view.table(task, measurement, args.output)
     return 0
+
+
+def _check(args: argparse.Namespace, model: str) -> None:
+    """Refuse what cannot work, before anything slow is imported.
+
+    Raises:
+        ValueError: names the flag.
+    """
+    if args.teacher is not None and not (Path(args.teacher) / "config.json").is_file():
+        raise ValueError(f"--teacher {args.teacher}: no model directory (no config.json in it)")
+    flags.check_model(model)
+    if args.device != "cpu" and not re.fullmatch(r"cuda(:[0-9]+)?", args.device):
+        raise ValueError(f"--device {args.device}: give cpu, cuda or cuda:N")
+    if args.device != "cpu" and not machine.this_machine().gpus:
+        raise ValueError(f"--device {args.device}: this machine has no GPU that torch can use; leave it out")
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {args.output}: {error.strerror}; give another directory") from error
 
 
 def _option(text: str) -> tuple[str, Any]:

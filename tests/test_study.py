@@ -299,16 +299,17 @@ def test_samplers_repeat_by_seed_and_number(name: str) -> None:
     def draws(seed: int) -> list[float]:
         one = optuna.create_study(directions=["maximize", "maximize"])
         values = []
-        for number in range(6):
+        for number in range(5):
             one.sampler = optuna_study.sampler(name, seed, number, 12)
             trial = one.ask()
             values.append(trial.suggest_float("x", 0, 1))
             one.tell(trial, [values[-1], -values[-1]])
         return values
 
-    assert draws(0) == draws(0)
-    assert draws(0) != draws(1)
-    assert len(set(draws(0))) == 6
+    first = draws(0)
+    assert first == draws(0)
+    assert first != draws(1)
+    assert len(set(first)) == len(first)
 
 
 def measure_at(sparsity: float) -> Outcome:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from typing import Any, NoReturn
 
 from cofi_tune.data import catalogue
@@ -106,3 +108,45 @@ def _own_files(args: argparse.Namespace, given: list[str]) -> tuple[Task, Source
         metric=args.metric,
     )
     return task, Source.files(args.train_file, args.dev_file)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up."""
+    number = count(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def count(text: str) -> int:
+    """A whole number from 0 up."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """A number above 0."""
+    number = not_negative(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """A number from 0 up."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return number
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, neither of them."""
+    number = not_negative(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number

@@ -166,7 +166,8 @@ class Cofi(Method):
         if status.expected_sparsity < target - REACHED_TOLERANCE:
             raise Stopped(
                 "target_not_reached",
-                f"expected sparsity {status.expected_sparsity:.3f} after pruning, target {target:.3f}",
+                f"expected sparsity {status.expected_sparsity:.3f} after pruning, target {target:.3f}: "
+                "give more epochs, or a higher cofi/mask_travel",
             )
         self._plan, gates = self.gates.decide(target)
         small = surgery.cut(student, self._plan, gates)
