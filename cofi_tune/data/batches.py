@@ -17,8 +17,9 @@ from cofi_tune.data.encode import EncodedSplit
 from cofi_tune.modeling_cofi import Packing
 from cofi_tune.ranks import ALONE, Ranks
 
-WINDOW = 32
-"""Batches that are sorted by length together: padding inside attention becomes small, order stays random."""
+WINDOW = 4
+"""Batches that are sorted by length together: less padding inside attention, the one place that has any. Few,
+since rows of like length may be alike otherwise, and batches of one kind teach slowly."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,6 @@ TASK = Task(
     metrics=("matthews", "accuracy"),
     teacher_epochs=8,
     prune_epochs=0.4,
-    random_teacher_epochs=1.8,
+    random_teacher_epochs=2.0,
     generate=_generate,
 )
