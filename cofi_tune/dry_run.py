@@ -38,6 +38,7 @@ def show(
     Raises:
         DataError: rows that cannot be used.
     """
+    rows = len(limit(task, read(task, source)["train"], args.max_train_samples))
     ranges = {name: d for trial in drawn for name, d in trial.distributions.items()}
     space = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("parameter", "values", "scale"):
@@ -49,7 +50,6 @@ def show(
     proposals = [trial.user_attrs["proposal"] for trial in drawn]
     console.print(Text(f"\n{len(proposals)} draws"))
     console.print(_draws(proposals))
-    rows = len(limit(task, read(task, source)["train"], args.max_train_samples))
     epochs = float(args.epochs or task.prune_epochs)
     console.print(Text("\n" + _length(proposals, rows, epochs, args.trials)))
 

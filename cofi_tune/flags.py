@@ -19,6 +19,7 @@ from cofi_tune.data.arguments import (
     positive,
 )
 from cofi_tune.data.names import closest, unknown
+from cofi_tune.data.reader import DataError
 from cofi_tune.data.task import Task
 from cofi_tune.records import SCENARIOS
 
@@ -36,8 +37,11 @@ def check(args: argparse.Namespace, task: Task) -> tuple[search_spaces.Loaded, m
         task: the task they name.
 
     Raises:
+        DataError: no such data directory.
         ValueError: an unknown name, a proposal that is none, or more than this machine has.
     """
+    if args.data_dir is not None and not Path(args.data_dir).is_dir():
+        raise DataError(f"--data-dir {args.data_dir}: no such directory")
     args.model = args.model or args.teacher or (EMBEDDED_MODEL if task.generate else DEFAULT_MODEL)
     check_model(args.model)
     space = search_spaces.load(args.space)

@@ -49,6 +49,7 @@ WRONG = [
     ("--data-dir x", 2, "--task"),
     ("", 2, "give --task"),
     ("--task grammar --data-dir x", 2, "needs no files"),
+    ("--task cola --data-dir nowhere", 3, "--data-dir nowhere: no such directory"),
     ("--train-file nowhere.tsv --dev-file b.tsv --text-column a --label-column l", 3, "nowhere.tsv"),
 ]
 

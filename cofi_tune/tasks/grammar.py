@@ -32,7 +32,7 @@ TASK = Task(
     metric="matthews",
     metrics=("matthews", "accuracy"),
     teacher_epochs=8,
-    prune_epochs=0.4,
-    random_teacher_epochs=2.0,
+    prune_epochs=0.33,
+    random_teacher_epochs=1.5,
     generate=_generate,
 )

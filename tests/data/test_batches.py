@@ -85,7 +85,8 @@ def test_rows_of_a_batch_are_of_like_length() -> None:
     """Within a window of batches; else padding inside attention would cost what packing saves."""
     split = random_split(32 * batches.WINDOW)
     spread = [np.ptp(split.lengths[rows]) for rows in one_epoch(split, 32)]
-    assert np.mean(spread) < 4
+    unsorted = np.ptp(split.lengths)
+    assert np.mean(spread) < unsorted / 3
     assert len({len(rows) for rows in one_epoch(split, 32)}) == 1
 
 
