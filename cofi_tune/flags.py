@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import search_spaces
-from cofi_tune import config, machine
+from cofi_tune import machine
 from cofi_tune.config import RANDOM_SIZES, TrialConfig
 from cofi_tune.data.arguments import (
+    DEFAULT_MODEL,
     Parser,
     add_source_arguments,
     amount,
+    check_model,
     count,
     not_negative,
     positive,
 )
-from cofi_tune.data.names import closest, unknown
+from cofi_tune.data.names import unknown
 from cofi_tune.data.reader import DataError
 from cofi_tune.data.task import Task
 from cofi_tune.records import SCENARIOS
 
-HUB_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
 SAMPLERS = ("tpe", "nsga2", "gp", "random")
-EMBEDDED_MODEL, DEFAULT_MODEL = "mini", "bert-base-uncased"
+EMBEDDED_MODEL = "mini"
 DRAWS = 3
 
 
@@ -66,25 +67,6 @@ def check(args: argparse.Namespace, task: Task) -> tuple[search_spaces.Loaded, m
         concurrency=args.concurrency,
     )
     return space, share
-
-
-def check_model(model: str) -> None:
-    """Refuse a name that can only be a slip, without asking the hub.
-
-    Raises:
-        ValueError: names the nearest.
-    """
-    config.check_model(model)
-    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-        raise ValueError(f"--model {model}: the directory holds no model (no config.json)")
-    plain = "/" not in model and model not in RANDOM_SIZES and not Path(model).is_dir()
-    if plain and not model.startswith(tuple(f"{family}-" for family in HUB_FAMILIES)):
-        near = closest(model, (*RANDOM_SIZES, DEFAULT_MODEL, "roberta-base"))
-        hint = f"did you mean {near}? " if near else ""
-        raise ValueError(
-            f"--model {model}: unknown; {hint}give one of {', '.join(RANDOM_SIZES)} (random weights), "
-            "a directory, or a hub id such as bert-base-uncased"
-        )
 
 
 def draw(space: search_spaces.Loaded, args: argparse.Namespace, task: Task, number: int) -> list[Any]:

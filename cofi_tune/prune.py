@@ -14,14 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cofi_tune import flags, machine
+from cofi_tune import machine
 from cofi_tune.config import RANDOM_SIZES, Setup, TrialConfig, build
 from cofi_tune.data.arguments import (
     DATA_EXIT,
+    DEFAULT_MODEL,
     USAGE_EXIT,
     Parser,
     add_source_arguments,
     amount,
+    check_model,
     count,
     positive,
     share,
@@ -161,7 +163,7 @@ def _parser() -> Parser:
 
 def _command(args: argparse.Namespace) -> int:
     task, source = source_from_arguments(args)
-    model = args.model or args.teacher or ("mini" if task.name == "grammar" else "bert-base-uncased")
+    model = args.model or args.teacher or ("mini" if task.name == "grammar" else DEFAULT_MODEL)
     _check(args, model)
     proposal = {"cofi/target_sparsity": args.target_sparsity, **dict(map(_option, args.option))}
     from cofi_tune.prune_view import View
@@ -199,7 +201,7 @@ def _check(args: argparse.Namespace, model: str) -> None:
     """
     if args.teacher is not None and not (Path(args.teacher) / "config.json").is_file():
         raise ValueError(f"--teacher {args.teacher}: no model directory (no config.json in it)")
-    flags.check_model(model)
+    check_model(model)
     if args.device != "cpu" and not re.fullmatch(r"cuda(:[0-9]+)?", args.device):
         raise ValueError(f"--device {args.device}: give cpu, cuda or cuda:N")
     if args.device != "cpu" and not machine.this_machine().gpus:

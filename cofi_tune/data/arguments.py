@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
+from cofi_tune import config
+from cofi_tune.config import RANDOM_SIZES
 from cofi_tune.data import catalogue
 from cofi_tune.data.local import local_task
 from cofi_tune.data.metrics import CLASSIFICATION, REGRESSION
@@ -15,6 +18,8 @@ from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
 
 USAGE_EXIT, DATA_EXIT = 2, 3
+HUB_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
+DEFAULT_MODEL = "bert-base-uncased"
 OWN_FILES = ("train_file", "dev_file", "text_column", "label_column", "regression", "metric")
 
 
@@ -150,3 +155,22 @@ def share(text: str) -> float:
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return number
+
+
+def check_model(model: str) -> None:
+    """Refuse a name that can only be a slip, without asking the hub.
+
+    Raises:
+        ValueError: names the nearest.
+    """
+    config.check_model(model)
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise ValueError(f"--model {model}: the directory holds no model (no config.json)")
+    plain = "/" not in model and model not in RANDOM_SIZES and not Path(model).is_dir()
+    if plain and not model.startswith(tuple(f"{family}-" for family in HUB_FAMILIES)):
+        near = closest(model, (*RANDOM_SIZES, DEFAULT_MODEL, "roberta-base"))
+        hint = f"did you mean {near}? " if near else ""
+        raise ValueError(
+            f"--model {model}: unknown; {hint}give one of {', '.join(RANDOM_SIZES)} (random weights), "
+            "a directory, or a hub id such as bert-base-uncased"
+        )
