@@ -26,6 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+DIRECTORY = "checkpoints"
+"""Beside a run's results."""
 FORMAT = 1
 KEPT = 2
 """Checkpoints of a run that stay: the newest, and one to fall back to."""

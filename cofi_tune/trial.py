@@ -12,7 +12,9 @@ import math
 import os
 import shutil
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,15 @@ from ray import tune
 from cofi_tune.config import StudyConfig
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
 from cofi_tune.records import Progress
-from cofi_tune.worker import Job, in_train, in_tune, outcome_of, teach
+from cofi_tune.watchdog import GroupWatchdog
+from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of, teach
 from cofi_tune.worker_groups import GroupSweeper
 
 DRIVER_CPUS = 0.01
 """Of a trial that only waits for its workers; 0 would be refused."""
+
+MOST_ATTEMPTS = 16
+"""Of a trial, whatever it does; `attempts.py` gives up one that does not get on, long before."""
 
 ENVIRONMENT = {
     # Threads that wait in a loop for a core that another process has: 25 times slower, measured with as many
@@ -113,7 +119,7 @@ def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: 
                 name=config.name,
                 storage_path=str(scratch.absolute()),
                 callbacks=[sweeper],
-                failure_config=tune.FailureConfig(max_failures=1),
+                failure_config=tune.FailureConfig(max_failures=MOST_ATTEMPTS),
                 stop=stopper,
                 verbose=0,
             ),
@@ -155,21 +161,6 @@ def teacher_elsewhere(config: StudyConfig, data: Path, on_progress: Callable[[Pr
     return event
 
 
-class Interruption(tune.Stopper):
-    """Ends everything once it is requested."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is stopped for its results."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Asked by Tune in every round."""
-        return self.requested
-
-
 def _trainable(config: StudyConfig) -> Any:
     if config.workers_per_trial == 0:
         resources = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
@@ -195,17 +186,39 @@ def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) ->
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    job: Job = config["job"]
+    given_up = attempt(job)
+    if given_up is not None:
+        tune.report({KEY: encode(Message(given_up))})
+        return
+    with GroupWatchdog(job.setup.output, job.setup.timeout_seconds):
+        outcome = _fit(job, scaling, storage)
+        if outcome is not None and outcome.reason == "out_of_memory":
+            outcome = _fit(replace(job, parts=2), scaling, storage)
+    if outcome is not None:
+        tune.report({KEY: encode(Message(outcome))})
+
+
+def _fit(job: Job, scaling: dict[str, Any], storage: str) -> Outcome | None:
+    """One group of workers, from its start to its end.
+
+    Returns:
+        None if the workers said themselves how it ended.
+
+    Raises:
+        Exception: a process was lost; Tune tries again.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    job: Job = config["job"]
     trainer = TorchTrainer(
         in_train,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
-            name=job.trial_id,
+            # Another name for every attempt: what Ray Train would bring back of the last one is not ours.
+            name=f"{job.trial_id}-{uuid.uuid4().hex[:8]}",
             storage_path=storage,
             callbacks=[TuneReportCallback()],
             failure_config=FailureConfig(max_failures=0),
@@ -213,13 +226,13 @@ def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) ->
     )
     try:
         trainer.fit()
+        return None
     except Exception as error:
         outcome = _outcome_of_group(error)
-        if outcome.reason == LOST:
-            job.setup.output.mkdir(parents=True, exist_ok=True)
-            (job.setup.output / "error.txt").write_text(traceback.format_exc())
-            raise  # Tune tries once more
-        tune.report({KEY: encode(Message(outcome))})
+        if outcome.reason != LOST:
+            return outcome
+        (job.setup.output / "error.txt").write_text(traceback.format_exc())
+        raise
 
 
 def _outcome_of_group(error: Exception) -> Outcome:
