@@ -1,57 +1,67 @@
-"""`python -m cofi_tune.search --dry-run`: what would be searched. Starts no Ray and imports no torch."""
+"""`python -m cofi_tune.search --dry-run`: what would be searched, and what it would cost. Starts no Ray."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cofi_tune.config import TrialConfig
+from cofi_tune import points
+from cofi_tune.config import StudyConfig, TrialConfig
 from cofi_tune.data.sources import Source, read
 from cofi_tune.data.split import limit
 from cofi_tune.data.task import Task
+from search_spaces import Loaded
 
 
 def show(
     console: Console,
-    args: argparse.Namespace,
+    config: StudyConfig,
     task: Task,
     source: Source,
-    drawn: Sequence[Any],
-    num_points: int,
+    space: Loaded,
+    proposals: Sequence[Mapping[str, Any]],
 ) -> None:
     """Print the space, some proposals of it, and the length of a trial.
 
     Args:
         console: where to.
-        args: the command's.
+        config: the study's.
         task: whose rows.
         source: where they are; they are read and counted.
-        drawn: Optuna trials, with what was proposed in the user attribute `proposal`.
-        num_points: proposals that the space tries first.
+        space: what is searched.
+        proposals: drawn of it.
 
     Raises:
         DataError: rows that cannot be used.
     """
-    rows = len(limit(task, read(task, source)["train"], args.max_train_samples))
-    ranges = {name: d for trial in drawn for name, d in trial.distributions.items()}
-    space = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    rows = len(limit(task, read(task, source)["train"], config.max_train_samples))
+    ranges = points.distributions(space.space)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("parameter", "values", "scale"):
-        space.add_column(name)
+        table.add_column(name)
     for name, distribution in ranges.items():
-        space.add_row(name, *_range(distribution))
-    console.print(Text(f"space {args.space}: {len(ranges)} parameters, {num_points} proposals tried first"))
-    console.print(space)
-    proposals = [trial.user_attrs["proposal"] for trial in drawn]
+        table.add_row(name, *_range(distribution))
+    first = len(config.enqueue) + len(space.points)
+    console.print(Text(f"space {config.space}: {size(ranges)}; {first} points are tried first"))
+    console.print(table)
     console.print(Text(f"\n{len(proposals)} draws"))
     console.print(_draws(proposals))
-    epochs = float(args.epochs or task.prune_epochs)
-    console.print(Text("\n" + _length(proposals, rows, epochs, args.trials)))
+    console.print(Text("\n" + _length(proposals, rows, config)))
+
+
+def size(ranges: Mapping[str, BaseDistribution]) -> str:
+    """How large a space is, in words."""
+    choices = [len(d.choices) for d in ranges.values() if isinstance(d, CategoricalDistribution)]
+    numbers = len(ranges) - len(choices)
+    parts = [f"{len(choices)} with {math.prod(choices):,} combinations of choices"] * bool(choices)
+    parts += [f"{numbers} dimensions of numbers"] * bool(numbers)
+    return f"{len(ranges)} parameters" + (f" ({' x '.join(parts)})" if parts else "")
 
 
 def _range(distribution: Any) -> tuple[str, str]:
@@ -67,15 +77,22 @@ def _draws(proposals: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _length(proposals: Sequence[Mapping[str, Any]], rows: int, epochs: float, trials: int) -> str:
-    steps = []
+def _length(proposals: Sequence[Mapping[str, Any]], rows: int, config: StudyConfig) -> str:
+    steps, epochs = [], []
     for proposal in proposals:
-        trial = TrialConfig.from_proposal(proposal, base_learning_rate=1.0, epochs=epochs, seed=0)
-        per_epoch = math.ceil(rows / trial.batch_size)
-        steps.append(round((trial.epochs + trial.finetune_epochs) * per_epoch))
-    low, high = min(steps), max(steps)
-    span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    return f"{trials} trials of {epochs:g} epochs: {rows:,} training rows, {span} steps each"
+        trial = TrialConfig.from_proposal(
+            proposal, base_learning_rate=1.0, epochs=config.epochs, seed=config.seed
+        )
+        epochs.append(trial.epochs + trial.finetune_epochs)
+        steps.append(round(epochs[-1] * math.ceil(rows / trial.batch_size)))
+    return (
+        f"{config.trials} trials of {_span(epochs)} epochs: {rows:,} training rows, {_span(steps)} steps each"
+    )
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,.6g}" if low == high else f"{low:,.6g} to {high:,.6g}"
 
 
 def _value(value: Any) -> str:

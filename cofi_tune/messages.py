@@ -20,6 +20,10 @@ State = Literal["complete", "pruned", "fail"]
 
 LOST, INTERRUPTED = "lost", "interrupted"
 """Its processes died, and those of the retry too; the search was stopped, and can go on with it."""
+DUPLICATE = "duplicate"
+"""Reason of a pruned trial that was proposed, but is another one again, and so was not run."""
+FAIL_REASONS = ("non_finite", "invalid_metric", "out_of_memory", "timeout", LOST, "invalid_point", "error")
+"""Why a trial can have failed, as the study has it."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 from cofi_tune.config import Setup, StudyConfig, TrialConfig
 from cofi_tune.messages import KEY, Message, Outcome, encode
 from cofi_tune.ranks import ALONE, Ranks
-from cofi_tune.records import InvalidPoint, Measurement, Progress, Stopped
+from cofi_tune.records import InvalidMetric, InvalidPoint, Measurement, Progress, Stopped
 
 Report = Callable[[Message], None]
 
@@ -75,6 +75,8 @@ def outcome_of(error: BaseException) -> Outcome:
     line = (str(error).strip().splitlines() or [""])[0][:300]
     if isinstance(error, Stopped):
         return Outcome("fail" if error.reason in FAILURES else "pruned", error.reason, line)
+    if isinstance(error, InvalidMetric):
+        return Outcome.failed("invalid_metric", line)
     if isinstance(error, InvalidPoint):
         return Outcome.failed("invalid_point", line)
     if _is_out_of_memory(error):

@@ -40,7 +40,7 @@ def test_there_are_the_two_spaces() -> None:
 def test_draws_are_configurations_and_reach_every_choice(name: str) -> None:
     reached: dict[str, set[Any]] = {}
     choices: dict[str, set[Any]] = {}
-    for trial, proposal in propose(search_spaces.load(name), [], DRAWS):
+    for trial, proposal in propose(search_spaces.load(name, "cola"), [], DRAWS):
         accept(proposal)
         assert set(trial.params) <= set(proposal), "a value is asked for under its name in the proposal"
         for parameter, distribution in trial.distributions.items():
@@ -52,7 +52,7 @@ def test_draws_are_configurations_and_reach_every_choice(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_points_lie_in_the_space(name: str) -> None:
-    space = search_spaces.load(name)
+    space = search_spaces.load(name, "cola")
     points = [dict(point) for point in space.points]
     assert points
     for point, (trial, proposal) in zip(points, propose(space, points, 0), strict=True):
@@ -71,16 +71,16 @@ def test_spaces_are_plain_python(name: str) -> None:
 
 def test_unknown_name_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'cofy'; did you mean cofi\?"):
-        search_spaces.load("cofy")
+        search_spaces.load("cofy", "cola")
     with pytest.raises(ValueError, match="no such file"):
-        search_spaces.load(str(tmp_path / "mine.py"))
+        search_spaces.load(str(tmp_path / "mine.py"), "cola")
     broken = tmp_path / "mine.py"
     broken.write_text("1 / 0")
     with pytest.raises(ValueError, match="ZeroDivisionError"):
-        search_spaces.load(str(broken))
+        search_spaces.load(str(broken), "cola")
     broken.write_text("x = 1")
     with pytest.raises(ValueError, match="no function space"):
-        search_spaces.load(str(broken))
+        search_spaces.load(str(broken), "cola")
 
 
 def test_own_file_and_what_makes_it_another(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_own_file_and_what_makes_it_another(tmp_path: Path) -> None:
     name = "'cofi/target_sparsity'"
     source = f"def space(draw):\n    return {{{name}: draw.suggest_float({name}, .5, .6)}}\n"
     own.write_text(source)
-    first = search_spaces.load(str(own))
+    first = search_spaces.load(str(own), "cola")
     assert first.name == "mine"
     accept(propose(first, [], 1)[0][1])
     own.write_text("# a comment\n" + source)
-    assert search_spaces.load(str(own)).digest == first.digest
+    assert search_spaces.load(str(own), "cola").digest == first.digest
     own.write_text(source.replace(".6", ".7"))
-    assert search_spaces.load(str(own)).digest != first.digest
+    assert search_spaces.load(str(own), "cola").digest != first.digest
