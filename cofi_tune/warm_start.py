@@ -6,12 +6,12 @@ that the earlier space had fixed among them. It is marked, and is none of this s
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from cofi_tune.data.names import unknown
@@ -78,7 +78,7 @@ def add(
     trials = study.get_trials(deepcopy=False)
     have = [[trial.user_attrs.get(key) for key in (WARM_START, FROM)] for trial in trials]
     purpose = study.user_attrs["purpose"]
-    for name in names:
+    for name in dict.fromkeys(names):
         earlier = optuna.load_study(study_name=name, storage=open_storage(storage))
         task = earlier.user_attrs["purpose"]["task"]
         marks = {TASK: task, OTHER_TASK: task != purpose["task"]}
@@ -88,10 +88,11 @@ def add(
             if [*mark.values()] in have:
                 told["known already"] += 1
                 continue
+            asked = _Replay(trial)
             try:
-                asked = _asked_here(space, trial)
+                space(asked)
             except ValueError as error:
-                told[f"left out: {error}"] += 1
+                told[f"left out, {error}"] += 1
                 continue
             study.add_trial(_marked(trial, asked, purpose, mark | marks))
             told["added"] += 1
@@ -106,24 +107,22 @@ def _own_complete(earlier: optuna.Study) -> Iterator[tuple[str, FrozenTrial]]:
             yield trial_id_of(earlier.study_name, trial.number), trial
 
 
-def _asked_here(space: Callable[[Any], Any], trial: FrozenTrial) -> FixedTrial:
-    """What this space would have asked for, answered with what the trial had: drawn, or fixed by its space.
+class _Replay(FixedTrial):
+    """Answers a space with what an earlier trial had: drawn, or fixed by its own space."""
 
-    Raises:
-        ValueError: this space asks for what the trial does not have, or cannot propose what it has.
-    """
-    known = {**trial.user_attrs.get("settings", {}), **trial.params}
-    asked = FixedTrial(known)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values out of range, which are refused below
+    def __init__(self, trial: FrozenTrial) -> None:
+        super().__init__({**trial.user_attrs.get("settings", {}), **trial.params})
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if name not in self._params:
+            raise ValueError(f"they have no {name}")
         try:
-            space(asked)
-        except ValueError as error:
-            raise ValueError(f"this space wants more or other values ({_first_line(error)})") from error
-    for name, distribution in asked.distributions.items():
-        if not distribution._contains(distribution.to_internal_repr(known[name])):
-            raise ValueError(f"{name} is out of this space's range")
-    return asked
+            fits = distribution._contains(distribution.to_internal_repr(self._params[name]))
+        except (ValueError, TypeError):  # of another kind
+            fits = False
+        if not fits:
+            raise ValueError(f"this space does not have their {name}")
+        return super()._suggest(name, distribution)
 
 
 def _marked(
@@ -139,7 +138,3 @@ def _marked(
         system_attrs={optuna.samplers.NSGAIISampler._get_generation_key(): 0},
         constraints=violations(purpose, values),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
