@@ -117,9 +117,12 @@ def test_dies_within_two_seconds(line: str) -> None:
 
 def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
     output = tmp_path / "runs"
-    command = "-m cofi_tune.search --task grammar --max-train-samples 640 --epochs 2 --trials 7 --dry-run"
+    flags = "--task grammar --model tiny --max-train-samples 640 --epochs 2 --trials 7 --dry-run --output"
+    code = (
+        "import sys; from cofi_tune.search import main; main(sys.argv[1:]); assert 'ray' not in sys.modules"
+    )
     done = subprocess.run(
-        [sys.executable, *command.split(), "--output", str(output)],
+        [sys.executable, "-c", code, *flags.split(), str(output)],
         capture_output=True,
         text=True,
         check=True,
@@ -128,9 +131,31 @@ def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert "cofi/target_sparsity              0.4 .. 0.95            linear" in done.stdout
     assert "off, v3, v4, v6" in done.stdout
+    assert "Space cofi: 12 parameters, 2 with choices (12 combinations) and 10 with ranges" in done.stdout
     assert "3 draws" in done.stdout
     assert "7 trials of 2 epochs: 640 training rows, 40 steps each" in done.stdout
+    for words in ("Timed now", "a step of prune", "a step of recover", "Extrapolated", "CPU hours", "disk"):
+        assert words in done.stdout
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "words"),
+    [
+        ("--task cola --data-dir . --model tiny", 3, "train.tsv"),
+        ("--task grammar --teacher there", 2, "no model"),
+    ],
+)
+def test_dry_run_ends_as_a_search_would(tmp_path: Path, flags: str, status: int, words: str) -> None:
+    (tmp_path / "there").mkdir()
+    command = [sys.executable, "-m", "cofi_tune.search", *flags.split(), "--dry-run"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path, env=env
+    )
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_every_flag_is_explained() -> None:
