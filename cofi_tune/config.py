@@ -120,6 +120,17 @@ class StudyConfig(Strict):
     epochs: float = Field(gt=0)
     teacher_epochs: float = Field(gt=0)
     base_learning_rate: float = Field(gt=0)
+    enqueue: tuple[dict[str, Any], ...] = ()
+    """Points to propose before the space's own."""
+    warm_start: tuple[str, ...] = ()
+    """Names of earlier studies in the same storage."""
+    min_score: float | None = None
+    min_speedup: float | None = None
+    """What every model must have; belongs to the study's purpose, as the objectives do."""
+    time_budget_seconds: float | None = Field(default=None, gt=0)
+    """Of this invocation."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """Of the study, over all invocations."""
     sampler: str = "tpe"
     seed: int = Field(default=0, ge=0)
     max_train_samples: int | None = Field(default=None, ge=1)
@@ -140,6 +151,11 @@ class StudyConfig(Strict):
     def directory(self) -> Path:
         """Everything of this study but the databases."""
         return self.output / self.name
+
+    @property
+    def gpus_per_trial(self) -> float:
+        """What a running trial holds."""
+        return max(1, self.workers_per_trial) * self.gpus_per_worker
 
     @property
     def device(self) -> str:

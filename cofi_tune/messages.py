@@ -22,6 +22,10 @@ LOST = "lost"
 """Reason of a trial whose processes died again and again."""
 UNFINISHED = (INTERRUPTED, DISK_FULL)
 """Reasons that end no trial: the study keeps it as running, and the next search goes on with it."""
+DUPLICATE = "duplicate"
+"""Reason of a pruned trial that was proposed, but is another one again, and so was not run."""
+FAIL_REASONS = ("non_finite", "invalid_metric", "out_of_memory", "timeout", LOST, "invalid_point", "error")
+"""Why a trial can have failed, as the study has it."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import platform
 import time
@@ -16,14 +17,20 @@ from typing import Any
 
 import numpy as np
 import optuna
+from alembic.util.exc import CommandError
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from cofi_tune.messages import LOST, Asked, Outcome, outcome_from_json
+from cofi_tune.messages import DUPLICATE, LOST, Asked, Outcome, outcome_from_json
 from cofi_tune.records import OBJECTIVES
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}
+WARM_START = "warm_start"
+"""User attribute of a trial that another study has run: knowledge, and none of this study's own."""
+WORST = {"score": -1.0, "speedup": 0.0}
+"""What a trial without a model counts as where the study has constraints."""
 
 
 class OtherPurpose(ValueError):  # noqa: N818
@@ -50,19 +57,14 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
         OSError: the database cannot be used.
         OtherPurpose: it exists and was made for something else; names each difference.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A second command on the same file waits instead of failing with "database is locked".
-    engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-    try:
+    opened = open_storage(storage)
+    with _database_errors():
         study = optuna.create_study(
             study_name=name,
-            storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine),
+            storage=opened,
             directions=[objective.direction for objective in OBJECTIVES],
             load_if_exists=True,
         )
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OSError(f"the study's database (--storage) cannot be used: {line}") from error
     before = study.user_attrs.get("purpose")
     if before is None:
         with warnings.catch_warnings():
@@ -80,6 +82,76 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
             "give this one another --name"
         )
     return study
+
+
+def fresh_name(name: str, output: Path, storage: str) -> str:
+    """The first of `name`, `<name>-2`, `<name>-3`, ... that no study has; its directory is made.
+
+    Args:
+        name: of the study.
+        output: where the directories of studies are.
+        storage: URL of the database.
+    """
+    taken = {study.study_name for study in optuna.get_all_study_summaries(open_storage(storage))}
+    for number in itertools.count(1):
+        candidate = name if number == 1 else f"{name}-{number}"
+        if candidate not in taken:
+            # Made here, so that of two searches that start at once each has its own.
+            with contextlib.suppress(FileExistsError):
+                (output / candidate).mkdir(parents=True)
+                return candidate
+    raise AssertionError
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """A database of studies, made, or brought to this Optuna's tables, by one process at a time.
+
+    Raises:
+        OSError: it cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # A second command on the same file waits instead of failing with "database is locked".
+    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    with _database_errors(), _made_alone(url):
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=True)
+        if storage.get_current_version() != storage.get_head_version():
+            storage.upgrade()
+        return storage
+
+
+@contextlib.contextmanager
+def _made_alone(url: str) -> Iterator[None]:
+    """One process at a time: two that make the tables of a new SQLite file fail with "already exists"."""
+    database = sqlite_file(url)
+    if database is None:
+        yield
+        return
+    with database.with_name(f"{database.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite database; None for any other."""
+    parsed = make_url(url)
+    in_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    return Path(str(parsed.database)) if in_file else None
+
+
+@contextlib.contextmanager
+def _database_errors() -> Iterator[None]:
+    """Whatever is wrong with a database, in one line."""
+    try:
+        yield
+    except (
+        SQLAlchemyError,
+        CommandError,
+        optuna.exceptions.StorageInternalError,
+        ImportError,
+        OSError,
+    ) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(f"the study's database (--storage) cannot be used: {line}") from error
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -100,19 +172,25 @@ def settle(study: optuna.Study) -> list[Trial]:
         if outcome is None:
             unfinished.append(Trial(study, trial._trial_id))
         else:
-            tell(study, trial.number, outcome)
+            tell(study, Trial(study, trial._trial_id), outcome)
     return unfinished
 
 
 def finished(study: optuna.Study) -> list[Finished]:
-    """Trials that are over, in the order in which they were asked."""
+    """The study's own trials that are over, in the order in which they were asked."""
     return [
         Finished(
             asked_of(trial_id_of(study.study_name, trial.number), trial),
             _outcome(trial) or Outcome.failed(LOST),
         )
         for trial in study.get_trials(deepcopy=False, states=tuple(STATES.values()))
+        if WARM_START not in trial.user_attrs
     ]
+
+
+def num_run(over: Iterable[Finished]) -> int:
+    """How many of these count as trials of the budget: what was only proposed again does not."""
+    return sum(one.outcome.reason != DUPLICATE for one in over)
 
 
 def trial_id_of(study_name: str, number: int) -> str:
@@ -171,12 +249,27 @@ def only_driver(directory: Path, name: str) -> Iterator[None]:
         yield
 
 
-def tell(study: optuna.Study, number: int, outcome: Outcome) -> None:
-    """End a running trial."""
+def tell(study: optuna.Study, trial: Trial, outcome: Outcome) -> None:
+    """End a running trial: its constraints first, which samplers want of every trial that is over."""
     values = None
     if outcome.measurement is not None:
-        values = [getattr(outcome.measurement, objective.name) for objective in OBJECTIVES]
-    study.tell(number, values, state=STATES[outcome.state])
+        values = {one.name: float(getattr(outcome.measurement, one.name)) for one in OBJECTIVES}
+    known = trial.constraints
+    for name, value in violations(study.user_attrs["purpose"], values or WORST).items():
+        if name not in known:  # set by a driver that died before it could tell
+            trial.set_constraint(name, value)
+    study.tell(trial, None if values is None else [*values.values()], state=STATES[outcome.state])
+
+
+def violations(purpose: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, float]:
+    """How far a model is from what a study demands of every model: above 0 is not enough.
+
+    Args:
+        purpose: of the study; its `min_score` and `min_speedup`, where there are any.
+        values: the objectives by name.
+    """
+    demands = {f"min_{name}": (purpose.get(f"min_{name}"), value) for name, value in values.items()}
+    return {name: least - value for name, (least, value) in demands.items() if least is not None}
 
 
 def asked_of(trial_id: str, trial: Trial | FrozenTrial) -> Asked:

@@ -19,7 +19,8 @@ import torch
 
 import cofi_tune
 import search_spaces
-from cofi_tune import methods, optuna_study, summary, teacher, trial, worker
+from cofi_tune import methods, optuna_study, points, summary, teacher, trial, warm_start, worker
+from cofi_tune.budget import Budget
 from cofi_tune.components import pretrained
 from cofi_tune.config import Setup, StudyConfig, TrialConfig, build
 from cofi_tune.data.encode import EncodedTask, encode
@@ -79,26 +80,28 @@ def _run(
     watch.note(_describe(data))
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
     unfinished = optuna_study.settle(study)
-    done = optuna_study.finished(study)
+    done = optuna_study.num_run(optuna_study.finished(study))
     if done or unfinished:
-        watch.note(f"going on: {len(done)} trials are finished, {len(unfinished)} were interrupted")
+        watch.note(f"going on: {done} trials are finished, {len(unfinished)} were interrupted")
     tracking = _tracking(config, study, watch)
-    if len(done) < config.trials:
+    budget = Budget(config.trials - done, config.time_budget_seconds, config.gpu_hours, config.trials)
+    ended_by = budget.spent()
+    if ended_by is None:
         with contextlib.ExitStack() as ray:
             remote = config.device != "cpu" or address is not None
             if remote:
                 ray.enter_context(trial.ray_started(config, address))
             taught = _teacher(config, data, watch, remote)
             _same_teacher(study, taught)
-            left = config.trials - len(done)
-            asked = _proposals(config, study, data, taught, left, [watch, tracking], unfinished)
+            asked = _proposals(config, study, data, taught, budget, watch, tracking, unfinished)
             _search(config, asked, launch or functools.partial(trial.launch, address=address), watch)
-    return _sum_up(config, task, study, tracking)
+            ended_by = asked.ended_by
+    return _sum_up(config, task, study, tracking) | {"ended_by": ended_by}
 
 
 def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
     """What all trials of a study have in common, without which they could not be compared."""
-    space = search_spaces.load(config.space)
+    space = search_spaces.load(config.space, config.task)
     return {
         "task": config.task,
         "data": data.content_hash[:16],
@@ -111,6 +114,8 @@ def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
         "space": f"{space.name} {space.digest}",
         "objectives": [f"{objective.direction} {objective.name}" for objective in OBJECTIVES],
         "scenario": config.scenario,
+        "min_score": config.min_score,
+        "min_speedup": config.min_speedup,
         "selection": config.selection,
         "seed": config.seed,
         "device": config.device,
@@ -135,13 +140,13 @@ def _proposals(
     study: optuna.Study,
     data: EncodedTask,
     taught: Path,
-    budget: int,
-    watchers: list[Any],
+    budget: Budget,
+    watch: Lines,
+    tracking: Tracking,
     unfinished: list[optuna.Trial],
 ) -> Proposals:
-    space = search_spaces.load(config.space)
-    for point in space.points[: config.trials]:
-        study.enqueue_trial(dict(point), skip_if_exists=True)
+    space = search_spaces.load(config.space, config.task)
+    warm_start.add(study, config.storage, config.warm_start, space.space, watch.note)
 
     def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[worker.Job, dict[str, Any]]:
         own = TrialConfig.from_proposal(
@@ -155,8 +160,10 @@ def _proposals(
         prepare,
         lambda number: optuna_study.sampler(config.sampler, config.seed, number, config.trials),
         budget,
-        watchers,
+        [watch, tracking],
         unfinished,
+        points.still_to_propose(study, [*config.enqueue, *space.points]),
+        config.gpus_per_trial,
     )
 
 
@@ -271,6 +278,8 @@ def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, tracking: Trac
         task=config.task,
         metric=task.metric,
         scenario=config.scenario,
+        min_score=config.min_score,
+        min_speedup=config.min_speedup,
     )
     texts = summary.files(document)
     for name, text in texts.items():

@@ -108,7 +108,7 @@ def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: 
             _trainable(config),
             tune_config=tune.TuneConfig(
                 search_alg=proposals,
-                num_samples=max(1, proposals.budget),
+                num_samples=max(1, proposals.budget.trials),
                 max_concurrent_trials=config.concurrency,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,

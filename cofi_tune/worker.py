@@ -23,7 +23,7 @@ from cofi_tune import attempts
 from cofi_tune.config import Setup, StudyConfig, TrialConfig
 from cofi_tune.messages import KEY, Message, Outcome, encode
 from cofi_tune.ranks import ALONE, Ranks
-from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidPoint, Measurement, Progress, Stopped
+from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidMetric, InvalidPoint, Measurement, Progress, Stopped
 from cofi_tune.resumable import Upkeep
 from cofi_tune.watchdog import Watchdog
 
@@ -107,6 +107,8 @@ def outcome_of(error: BaseException) -> Outcome:
     line = (str(error).strip().splitlines() or [""])[0][:300]
     if isinstance(error, Stopped):
         return Outcome("fail" if error.reason in FAILURES else "pruned", error.reason, line)
+    if isinstance(error, InvalidMetric):
+        return Outcome.failed("invalid_metric", line)
     if isinstance(error, InvalidPoint):
         return Outcome.failed("invalid_point", line)
     if is_out_of_memory(error):
