@@ -36,6 +36,8 @@ class Finished:
 
     asked: Asked
     outcome: Outcome
+    ended_ms: int | None = None
+    """When, since 1970."""
 
 
 def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.Study:
@@ -51,12 +53,10 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
         OtherPurpose: it exists and was made for something else; names each difference.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A second command on the same file waits instead of failing with "database is locked".
-    engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
     try:
         study = optuna.create_study(
             study_name=name,
-            storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine),
+            storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine_settings(storage)),
             directions=[objective.direction for objective in OBJECTIVES],
             load_if_exists=True,
         )
@@ -80,6 +80,11 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
             "give this one another --name"
         )
     return study
+
+
+def engine_settings(storage: str) -> dict[str, Any]:
+    """For SQLAlchemy: a second command on the same file waits instead of failing as "locked"."""
+    return {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -110,6 +115,7 @@ def finished(study: optuna.Study) -> list[Finished]:
         Finished(
             asked_of(trial_id_of(study.study_name, trial.number), trial),
             _outcome(trial) or Outcome.failed(LOST),
+            trial.datetime_complete and int(trial.datetime_complete.timestamp() * 1000),
         )
         for trial in study.get_trials(deepcopy=False, states=tuple(STATES.values()))
     ]

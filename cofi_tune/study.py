@@ -19,13 +19,14 @@ import torch
 
 import cofi_tune
 import search_spaces
-from cofi_tune import methods, optuna_study, summary, teacher, trial, worker
+from cofi_tune import connection, fields, methods, optuna_study, outbox, summary, teacher, trial, worker
 from cofi_tune.components import pretrained
 from cofi_tune.config import Setup, StudyConfig, TrialConfig, build
 from cofi_tune.data.encode import EncodedTask, encode
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
 from cofi_tune.machine import this_machine
+from cofi_tune.outbox import Outbox
 from cofi_tune.progress import Lines
 from cofi_tune.proposals import Proposals
 from cofi_tune.records import OBJECTIVES, SCENARIOS
@@ -68,12 +69,18 @@ def run(
     """
     worker.quiet_libraries()
     config.directory.mkdir(parents=True, exist_ok=True)
-    with optuna_study.only_driver(config.directory, config.name):
-        return _run(config, task, source, watch, address, launch)
+    with optuna_study.only_driver(config.directory, config.name), contextlib.ExitStack() as closing:
+        return _run(config, task, source, watch, address, launch, closing)
 
 
 def _run(
-    config: StudyConfig, task: Task, source: Source, watch: Lines, address: str | None, launch: Launch | None
+    config: StudyConfig,
+    task: Task,
+    source: Source,
+    watch: Lines,
+    address: str | None,
+    launch: Launch | None,
+    closing: contextlib.ExitStack,
 ) -> dict[str, Any]:
     data = encode(task, source, _tokenizer(config), config.output / "data", config.max_train_samples)
     watch.note(_describe(data))
@@ -82,7 +89,8 @@ def _run(
     done = optuna_study.finished(study)
     if done or unfinished:
         watch.note(f"going on: {len(done)} trials are finished, {len(unfinished)} were interrupted")
-    tracking = _tracking(config, study, watch)
+    box = closing.enter_context(_outbox(config, study, watch))
+    box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
     if len(done) < config.trials:
         with contextlib.ExitStack() as ray:
             remote = config.device != "cpu" or address is not None
@@ -91,9 +99,9 @@ def _run(
             taught = _teacher(config, data, watch, remote)
             _same_teacher(study, taught)
             left = config.trials - len(done)
-            asked = _proposals(config, study, data, taught, left, [watch, tracking], unfinished)
+            asked = _proposals(config, study, data, taught, left, [watch, box], unfinished)
             _search(config, asked, launch or functools.partial(trial.launch, address=address), watch)
-    return _sum_up(config, task, study, tracking)
+    return _sum_up(config, task, study, box)
 
 
 def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
@@ -243,30 +251,28 @@ def _describe(data: EncodedTask) -> str:
     return f"task {data.task.name}: {rows} rows, {data.source}"
 
 
-def _tracking(config: StudyConfig, study: optuna.Study, watch: Lines) -> Tracking:
-    return Tracking(
-        config.tracking_uri,
-        config.name,
-        study.user_attrs["uid"],
-        {
-            "cofi.task": config.task,
-            "cofi.space": config.space,
-            "cofi.model": config.model,
-            "cofi.data": study.user_attrs["purpose"]["data"],
-            "cofi.device": config.device,
-            "cofi.scenario": config.scenario,
-        },
-        config.output / "mlartifacts",
-        config.directory / "trials",
-        watch.note,
-    )
+def _outbox(config: StudyConfig, study: optuna.Study, watch: Lines) -> Outbox:
+    """The way to MLflow; the study remembers it, for `cofi_tune.sync`."""
+    tags = {
+        "cofi.task": config.task,
+        "cofi.space": config.space,
+        "cofi.model": config.model,
+        "cofi.data": study.user_attrs["purpose"]["data"],
+        "cofi.device": config.device,
+        "cofi.scenario": config.scenario,
+        **fields.versions(),
+    }
+    plain = connection.without_password(config.tracking_uri)
+    remembered = {"uri": plain, "password": plain != config.tracking_uri, "tags": tags}
+    study.set_user_attr("tracking", remembered)
+    tracking = Tracking(config.tracking_uri, config.name, study.user_attrs["uid"], tags, config.output)
+    return Outbox(tracking, watch.note, outbox.sync_command(config.output, config.name, config.storage))
 
 
-def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, tracking: Tracking) -> dict[str, Any]:
+def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, box: Outbox) -> dict[str, Any]:
     """Write the front, bring MLflow up to date, and return what was found."""
-    over = optuna_study.finished(study)
     document = summary.of(
-        [(one.asked.trial_id, one.outcome) for one in over],
+        [(one.asked.trial_id, one.outcome) for one in optuna_study.finished(study)],
         study=config.name,
         task=config.task,
         metric=task.metric,
@@ -275,7 +281,7 @@ def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, tracking: Trac
     texts = summary.files(document)
     for name, text in texts.items():
         (config.directory / name).write_text(text, encoding="utf-8")
-    for one in over:
-        tracking.catch_up(one.asked, one.outcome)
-    tracking.summarise(texts, summary.metrics(document))
+    box.summarise(texts, summary.metrics(document))
+    box.close()
+    tracking = box.tracking
     return document | {"comparison": tracking.comparison(), "server_command": tracking.server_command()}
