@@ -121,7 +121,7 @@ class Outbox:
             self._changed.notify()
         self._thread.join(limit_seconds)
         with self._changed:
-            behind = [*self._behind]
+            behind = sorted(self._behind)
         if behind:
             some = ", ".join(behind[:3]) + (f" and {len(behind) - 3} more" if len(behind) > 3 else "")
             self.complain(f"MLflow lacks {some}; to write it when MLflow is there: {self.sync_command}")

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cofi_tune import connection, fields, optuna_study, summary
 from cofi_tune.data.arguments import USAGE_EXIT, Parser
-from cofi_tune.data.names import unknown
+from cofi_tune.data.names import closest
 from cofi_tune.outbox import default_storage
 from cofi_tune.tracking import Tracking
 
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for study in _studies(output, args.storage, args.name):
             try:
-                tracking = _tracking(study, output, args.tracking_uri)
+                _sync(study, _tracking(study, output, args.tracking_uri))
             except ValueError as error:
                 status = max(status, _fail(error, USAGE_EXIT))
-                continue
-            print(f"{study.study_name}: {sync(study, tracking)}", flush=True)
+            except Unreachable as error:
+                status = max(status, _fail(error, UNREACHABLE_EXIT))
     except ValueError as error:
         return _fail(error, USAGE_EXIT)
     except Unreachable as error:
@@ -53,30 +53,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def sync(study: optuna.Study, tracking: Tracking) -> str:
-    """Bring MLflow up to date with a study.
-
-    Args:
-        study: whose finished trials are to be in MLflow. One that runs is its search's own.
-        tracking: writes them.
-
-    Returns:
-        What was done, in words.
+def _sync(study: optuna.Study, tracking: Tracking) -> None:
+    """Bring MLflow up to date with the finished trials of a study; one that runs is its search's own.
 
     Raises:
-        Unreachable: MLflow cannot be written; what was written is kept.
+        Unreachable: something could not be written; what was is kept.
     """
-    over = optuna_study.finished(study)
+    name = study.study_name
+    counts = {True: 0, False: 0}
+    refused: dict[str, Exception] = {}
     try:
-        written = sum(tracking.trial(one.asked, one.outcome, one.ended_ms) for one in over)
-        texts = _front(tracking.output / study.study_name)
+        for one in optuna_study.finished(study):
+            try:
+                counts[tracking.trial(one.asked, one.outcome, one.ended_ms)] += 1
+            except Exception as error:
+                if not connection.outdated(error):
+                    raise
+                refused[one.asked.trial_id] = error
+        texts = _front(tracking.output / name)
         if texts:
             tracking.summary(texts, summary.metrics(json.loads(texts[FRONT[0]])))
     except Exception as error:  # MLflow's clients, drivers and servers have one each
-        raise Unreachable(
-            f"{study.study_name}: MLflow cannot be written: {connection.explain(error, tracking.uri)}"
-        ) from error
-    return f"{written} written, {len(over) - written} were there already"
+        line = connection.explain(error, tracking.uri)
+        raise Unreachable(f"{name}: MLflow cannot be written ({line}); run this again later") from error
+    print(f"{name}: {counts[True]} written, {counts[False]} were there already", flush=True)
+    if refused:
+        first, why = next(iter(refused.items()))
+        line = connection.explain(why, tracking.uri)
+        raise Unreachable(f"{name}: MLflow refused {len(refused)}, the first is {first}: {line}")
 
 
 def _studies(output: Path, storage: str | None, name: str | None) -> list[optuna.Study]:
@@ -104,7 +108,9 @@ def _studies(output: Path, storage: str | None, name: str | None) -> list[optuna
         # A database may be shared by searches with another output, whose files are not here.
         return [study for study in ours.values() if (output / study.study_name).is_dir()]
     if name not in ours:
-        raise ValueError(f"--name {name}: {unknown('study', name, ours)}".replace("studys:", "studies:"))
+        nearest = closest(name, ours)
+        hint = f"did you mean {nearest}? " if nearest else ""
+        raise ValueError(f"unknown study {name!r}; {hint}studies: {', '.join(ours) or 'none'}")
     if not (output / name).is_dir():
         raise ValueError(
             f"--output {output}: the study {name} has its files elsewhere; give its own --output"
@@ -125,9 +131,14 @@ def _tracking(study: optuna.Study, output: Path, given: str | None) -> Tracking:
 
 
 def _front(directory: Path) -> dict[str, str]:
-    """The front as a search left it; its first file is written first and needed most."""
-    paths = [directory / name for name in FRONT]
-    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+    """The front as a search left it; nothing if there is none, or half of one."""
+    try:
+        paths = [directory / name for name in FRONT if (directory / name).is_file()]
+        texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
+        json.loads(texts[FRONT[0]])
+    except (KeyError, ValueError, OSError):
+        return {}
+    return texts
 
 
 def _parser() -> Parser:
