@@ -53,12 +53,8 @@ def connect(uri: str) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    path = _sqlite_file(uri)
-    if path is None:
-        return _client(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f"{path.name}.lock")):
-        if not path.exists() or path.stat().st_size == 0:
+    with making(uri) as path:
+        if path is not None and (not path.exists() or path.stat().st_size == 0):
             _create(path)
         return _client(uri)
 
@@ -117,6 +113,24 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def making(uri: str) -> Iterator[Path | None]:
+    """Alone while a SQLite database may be made or migrated: two that do so at once break each other's work.
+
+    Args:
+        uri: of a database or a server.
+
+    Yields:
+        The database's file; None where there is none, and nothing is locked.
+    """
+    path = _sqlite_file(uri)
+    if path is None or not path.parent.is_dir():
+        yield path  # without a directory it cannot be made, as whoever tries will say
+        return
+    with locked(path.with_name(f"{path.name}.lock")):
+        yield path
 
 
 def _client(uri: str) -> MlflowClient:

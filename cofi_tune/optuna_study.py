@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from cofi_tune import connection
 from cofi_tune.messages import LOST, Asked, Outcome, outcome_from_json
 from cofi_tune.records import OBJECTIVES
 
@@ -54,12 +55,13 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(
-            study_name=name,
-            storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine_settings(storage)),
-            directions=[objective.direction for objective in OBJECTIVES],
-            load_if_exists=True,
-        )
+        with connection.making(storage):
+            study = optuna.create_study(
+                study_name=name,
+                storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine_settings(storage)),
+                directions=[objective.direction for objective in OBJECTIVES],
+                load_if_exists=True,
+            )
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(f"the study's database (--storage) cannot be used: {line}") from error
