@@ -161,7 +161,7 @@ def _create(path: Path) -> None:
     """Make the database beside its place: whoever kills this leaves no half of one."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for left in path.parent.glob(f"{path.name}.*.new"):
+    for left in path.parent.glob(f"{path.name}.*.new*"):
         left.unlink()
     # A name of its own: MLflow keeps an engine for each that it has seen.
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from cofi_tune import outbox, sync
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +83,27 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield made
     finally:
         made.kill()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the user is told."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 3.0)
+    monkeypatch.setattr(outbox, "LONGEST_RETRY_SECONDS", 2.0)
+
+
+@pytest.fixture
+def synced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[int, str]]:
+    """The sync command for the study `s`: its status and what it said."""
+
+    def command() -> tuple[int, str]:
+        capsys.readouterr()
+        status = sync.main(["--output", str(tmp_path), "--name", "s"])
+        return status, "".join(capsys.readouterr())
+
+    return command

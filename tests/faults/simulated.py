@@ -1,14 +1,19 @@
-"""A search whose trials take no time: study, proposals and outbox are real, only Ray and torch are missing.
+"""A search whose trials take no time, and what it must leave in MLflow.
 
-As a command: `python simulated.py OUTPUT NAME TRIALS TRACKING_URI`.
+Study, proposals and outbox are real, only Ray and torch are missing.
+As a command: `python simulated.py OUTPUT NAME TRIALS TRACKING_URI SECONDS_PER_STEP`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import mlflow
 
 from cofi_tune import optuna_study, summary
 from cofi_tune.messages import KEY, Message, Outcome, encode
@@ -18,6 +23,9 @@ from cofi_tune.records import Latency, Measurement, Progress
 from cofi_tune.tracking import Tracking
 
 STEPS = 12
+STATUS = ("FINISHED", "FINISHED", "FINISHED", "FAILED")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+"""Of a command that finds the package."""
 
 
 def measure(sparsity: float) -> Outcome:
@@ -103,5 +111,48 @@ def search(
         box.summarise(texts, summary.metrics(document))
 
 
+def client_of(uri: str) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def runs_of(uri: str, name: str) -> dict[str, mlflow.entities.Run]:
+    """The runs by trial id; each trial has one."""
+    client = client_of(uri)
+    found = list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+    runs = {run.data.tags["cofi.trial_id"]: run for run in found}
+    assert len(runs) == len(found)
+    return runs
+
+
+def check(uri: str, name: str, trials: int) -> dict[str, mlflow.entities.Run]:
+    """Every trial once, over, with its params, its whole curve and its measurement."""
+    runs = runs_of(uri, name)
+    assert sorted(runs) == [f"{name} (study)", *(f"{name}-{number:04d}" for number in range(trials))]
+    assert {run.info.status for run in runs.values()} <= {"FINISHED", "FAILED"}
+    for number in range(trials):
+        run = runs[f"{name}-{number:04d}"]
+        assert run.info.status == STATUS[number % 4]
+        assert run.data.tags["cofi.whole"]
+        assert {"sparsity", "batch_size"} <= set(run.data.params)
+        assert ("score" in run.data.metrics) == (run.info.status == "FINISHED")
+        for metric in ("loss", "cofi/layer", "learning_rate"):
+            points = client_of(uri).get_metric_history(run.info.run_id, metric)
+            assert sorted(point.step for point in points) == [*range(1, STEPS + 1)]
+    return runs
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 if __name__ == "__main__":
-    search(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    search(
+        Path(sys.argv[1]),
+        sys.argv[2],
+        int(sys.argv[3]),
+        sys.argv[4],
+        before=lambda trial, step: time.sleep(float(sys.argv[5])),
+    )
