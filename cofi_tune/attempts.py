@@ -39,6 +39,11 @@ def begin(directory: Path, session: str) -> Outcome | None:
     return None
 
 
+def has_begun(directory: Path, session: str) -> bool:
+    """Whether this driver's trial has come as far as a process of its own."""
+    return bool(_steps(directory, session))
+
+
 def _steps(directory: Path, session: str) -> list[int]:
     """Where this driver's attempts began; a torn record counts as none."""
     try:

@@ -66,7 +66,7 @@ def compress(
 
 
 def checkpoints_of(setup: Setup) -> Path:
-    """Where a run keeps its checkpoints; they may go once its measurement is known to whoever asked for it."""
+    """Where a run keeps its checkpoints; they may go once whoever asked for it has its measurement."""
     return setup.output / checkpoint.DIRECTORY
 
 

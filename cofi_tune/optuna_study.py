@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
-import os
-import platform
-import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,9 +16,9 @@ import optuna
 from alembic.util.exc import CommandError
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from cofi_tune.database import making
 from cofi_tune.messages import DUPLICATE, LOST, Asked, Outcome, outcome_from_json
 from cofi_tune.records import OBJECTIVES
 
@@ -43,6 +39,8 @@ class Finished:
 
     asked: Asked
     outcome: Outcome
+    ended_ms: int | None = None
+    """When, since 1970."""
 
 
 def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.Study:
@@ -112,30 +110,11 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A second command on the same file waits instead of failing with "database is locked".
     engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    with _database_errors(), _made_alone(url):
+    with _database_errors(), making(url):
         storage = optuna.storages.RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=True)
         if storage.get_current_version() != storage.get_head_version():
             storage.upgrade()
         return storage
-
-
-@contextlib.contextmanager
-def _made_alone(url: str) -> Iterator[None]:
-    """One process at a time: two that make the tables of a new SQLite file fail with "already exists"."""
-    database = sqlite_file(url)
-    if database is None:
-        yield
-        return
-    with database.with_name(f"{database.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite database; None for any other."""
-    parsed = make_url(url)
-    in_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-    return Path(str(parsed.database)) if in_file else None
 
 
 @contextlib.contextmanager
@@ -182,6 +161,7 @@ def finished(study: optuna.Study) -> list[Finished]:
         Finished(
             asked_of(trial_id_of(study.study_name, trial.number), trial),
             _outcome(trial) or Outcome.failed(LOST),
+            trial.datetime_complete and int(trial.datetime_complete.timestamp() * 1000),
         )
         for trial in study.get_trials(deepcopy=False, states=tuple(STATES.values()))
         if WARM_START not in trial.user_attrs
@@ -223,30 +203,6 @@ def sampler(name: str, seed: int, number: int, trials: int) -> optuna.samplers.B
             case "random":
                 return optuna.samplers.RandomSampler(seed=own)
     raise ValueError(f"unknown sampler {name!r}: tpe, nsga2, gp or random")
-
-
-@contextlib.contextmanager
-def only_driver(directory: Path, name: str) -> Iterator[None]:
-    """One driver at a time: two would offer the same trials. A dead one holds no lock.
-
-    Args:
-        directory: of the study.
-        name: of the study.
-
-    Raises:
-        ValueError: another driver works on it.
-    """
-    with (directory / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            raise ValueError(f"a search named {name} is running here already ({holder})") from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield
 
 
 def tell(study: optuna.Study, trial: Trial, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ from cofi_tune.loop import Training
 from cofi_tune.records import INTERRUPTED, Progress, Stopped
 
 SHARE = 20
-"""Training lasts this many times as long as the checkpoint before, at least: they cost 5 % of the time at most."""
+"""Training goes on for this many times as long as a checkpoint took, at least: 5 % of the time at most."""
 AGREE_STEPS = 10
 """How often several workers ask each other whether to stop or to save."""
 

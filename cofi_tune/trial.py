@@ -22,8 +22,9 @@ import ray
 from ray import tune
 
 from cofi_tune.config import StudyConfig
+from cofi_tune.interruption import Interruption, Starvation
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
-from cofi_tune.records import Progress
+from cofi_tune.records import Progress, Stopped
 from cofi_tune.watchdog import GroupWatchdog
 from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of, teach
 from cofi_tune.worker_groups import GroupSweeper
@@ -91,7 +92,7 @@ def cpus_needed(config: StudyConfig) -> int:
     return config.concurrency * max(1, config.workers_per_trial) * config.cpus_per_worker
 
 
-def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: str | None = None) -> None:
+def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: str | None = None) -> None:
     """Let Ray Tune run what `proposals` (a `ray.tune.search.Searcher`) suggests, until it has no more.
 
     Args:
@@ -101,6 +102,8 @@ def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: 
         address: of a Ray cluster; None: a Ray of our own.
     """
     in_process = config.workers_per_trial == 0
+    starvation = Starvation(stopper, config.directory / "trials", config.timeout_seconds, _needs(config))
+    stopper.look = starvation.look
     # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
     scratch = config.directory / ".ray" / str(os.getpid())
     with ray_started(config, address), _removed(scratch), GroupSweeper(proposals.recovered) as sweeper:
@@ -137,25 +140,31 @@ def _removed(scratch: Path) -> Iterator[None]:
             scratch.parent.rmdir()
 
 
-def teacher_elsewhere(config: StudyConfig, data: Path, on_progress: Callable[[Progress], None]) -> Path:
+def teacher_elsewhere(
+    config: StudyConfig, data: Path, stop_file: Path, on_progress: Callable[[Progress], None]
+) -> Path:
     """The teacher, made where the trials run: this process may have no GPU, and must not keep one.
 
     Args:
         config: the study's.
         data: directory of the encoded task.
+        stop_file: ends it, with a checkpoint, once it exists.
         on_progress: called here at every report.
 
     Raises:
+        Stopped: its training failed, or was interrupted.
         ValueError: it cannot be made.
     """
     task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(teach)
     event: Progress | Path | None = None
     try:
-        for reference in task.options(num_returns="streaming").remote(config, data.absolute()):
+        for reference in task.options(num_returns="streaming").remote(config, data.absolute(), stop_file):
             event = ray.get(reference)
             if isinstance(event, Progress):
                 on_progress(event)
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Stopped):
+            raise error.cause from error
         raise ValueError(f"the teacher cannot be made: {outcome_of(error.cause).message}") from error
     assert isinstance(event, Path)
     return event
@@ -253,6 +262,13 @@ def _lost_its_peer(error: Exception) -> bool:
     """Whether a worker failed because another one was gone, as gloo and NCCL put it."""
     text = str(error).lower()
     return any(words in text for words in ("connection closed by peer", "connection reset", "broken pipe"))
+
+
+def _needs(config: StudyConfig) -> str:
+    """What a trial takes, in words."""
+    workers = max(1, config.workers_per_trial)
+    gpus = f" and {config.gpus_per_worker:g} GPUs" if config.gpus_per_worker else ""
+    return f"{workers} processes with {config.cpus_per_worker} CPUs{gpus} each"
 
 
 def _name(trial: Any) -> str:

@@ -15,7 +15,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from cofi_tune.data.names import unknown
-from cofi_tune.optuna_study import WARM_START, open_storage, sqlite_file, trial_id_of, violations
+from cofi_tune.database import sqlite_file
+from cofi_tune.optuna_study import WARM_START, open_storage, trial_id_of, violations
 from cofi_tune.records import OBJECTIVES
 
 FROM, TASK, OTHER_TASK = "warm_start_study_id", "warm_start_task", "warm_start_other_task"

@@ -23,7 +23,15 @@ from cofi_tune import attempts
 from cofi_tune.config import Setup, StudyConfig, TrialConfig
 from cofi_tune.messages import KEY, Message, Outcome, encode
 from cofi_tune.ranks import ALONE, Ranks
-from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidMetric, InvalidPoint, Measurement, Progress, Stopped
+from cofi_tune.records import (
+    DISK_FULL,
+    INTERRUPTED,
+    InvalidMetric,
+    InvalidPoint,
+    Measurement,
+    Progress,
+    Stopped,
+)
 from cofi_tune.resumable import Upkeep
 from cofi_tune.watchdog import Watchdog
 
@@ -166,12 +174,13 @@ def in_train(config: dict[str, Any]) -> None:
     work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
 
 
-def teach(config: StudyConfig, data: Path) -> Iterator[Progress | Path]:
+def teach(config: StudyConfig, data: Path, stop_file: Path) -> Iterator[Progress | Path]:
     """Makes a teacher on this worker's device: its progress, then its directory.
 
     Args:
         config: the study's.
         data: directory of the encoded task.
+        stop_file: ends it, with a checkpoint, once it exists.
     """
     from cofi_tune import teacher
     from cofi_tune.data.encode import open_encoded
@@ -191,6 +200,7 @@ def teach(config: StudyConfig, data: Path) -> Iterator[Progress | Path]:
                 selection=task.selection_split(config.selection),
                 device=config.device,
                 on_progress=events.put,
+                upkeep=Upkeep(config.checkpoint_seconds, StopFile(stop_file)),
             )
             events.put(made)
         except BaseException as error:
