@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cofi_tune import connection, fields, history
-from cofi_tune.messages import Asked, Outcome
+from cofi_tune.lock import exclusive
+from cofi_tune.messages import UNFINISHED, Asked, Outcome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -284,17 +284,6 @@ def test_impossible_proposals_do_not_end_the_search(
     assert found["counts"]["fail (invalid_point)"] > 0
 
 
-def test_one_driver_at_a_time(tmp_path: Path) -> None:
-    with (
-        optuna_study.only_driver(tmp_path, "s"),
-        pytest.raises(ValueError, match=r"running here already \(pid \d+"),
-        optuna_study.only_driver(tmp_path, "s"),
-    ):
-        pass
-    with optuna_study.only_driver(tmp_path, "s"):
-        pass
-
-
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "random"])
 def test_samplers_repeat_by_seed_and_number(name: str) -> None:
     def draws(seed: int) -> list[float]:

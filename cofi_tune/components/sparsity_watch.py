@@ -5,6 +5,8 @@ Before the target is reached scores compare nothing: a run that prunes late look
 
 from __future__ import annotations
 
+import warnings
+
 from cofi_tune.records import Stopped
 
 REACHED_TOLERANCE = 0.05
@@ -18,6 +20,17 @@ LONGEST_BEYOND, FEWEST_BEYOND = 0.5, 100
 """Share of the steps after the ramp, and number of steps in any case, that the expected sparsity may be
 beyond its target by more than that: multipliers that wind up drive every gate to its floor, where nothing
 teaches it any more."""
+
+
+def warn_if_unreachable(mask_learning_rate: float, closing_steps: float, num_steps: int) -> None:
+    """Say so, before hours are spent, if gates cannot close in the steps that there are."""
+    if closing_steps > num_steps:
+        warnings.warn(
+            f"closing a gate takes {closing_steps:.0f} steps at mask learning rate {mask_learning_rate:.3g}, "
+            f"and there are {num_steps}: the target will not be reached. Raise mask_learning_rate (or "
+            "mask_travel) or the number of epochs.",
+            stacklevel=3,
+        )
 
 
 class SparsityWatch:

@@ -12,18 +12,17 @@ Axes: L layers, A heads, H hidden units, F FFN units, N tokens.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from cofi_tune.components import distillation, lagrangian, surgery
 from cofi_tune.components.gates import UNITS, LearnedGates, Unit, live_layers
 from cofi_tune.components.hard_concrete import LOG_ALPHA_LIMIT
-from cofi_tune.components.sparsity_watch import REACHED_TOLERANCE, SparsityWatch
+from cofi_tune.components.layer_matching import LayerMatching
+from cofi_tune.components.sparsity_watch import REACHED_TOLERANCE, SparsityWatch, warn_if_unreachable
 from cofi_tune.config import Strict, TrialConfig
 from cofi_tune.data.batches import Batch
 from cofi_tune.methods import Method, Phase, Status
@@ -85,16 +84,13 @@ class Cofi(Method):
         device, options = student.device, self.options
         self.gates = LearnedGates(options.units, self.sizes, options.initial_drop_rate, trial.seed, device)
         self.lambda_1, self.lambda_2 = lagrangian.new_multipliers(device)
-        self.matching_stream = np.random.Generator(np.random.PCG64(trial.seed))
-        self.teacher_layers = distillation.teacher_layers(self.sizes.num_layers)
         self.drawn = Gates()
         self.live_L: Tensor | None = None
         self.watch = SparsityWatch()
-        self.transform: nn.Linear | None = None
+        self.matching: LayerMatching | None = None
         if self.uses_hidden_states:
-            self.transform = nn.Linear(self.sizes.hidden_size, self.sizes.hidden_size, device=device)
-            nn.init.eye_(self.transform.weight)
-            nn.init.zeros_(self.transform.bias)
+            layers, hidden = self.sizes.num_layers, self.sizes.hidden_size
+            self.matching = LayerMatching(options.layer_matching, layers, hidden, trial.seed, device)
 
     @property
     def uses_hidden_states(self) -> bool:
@@ -136,7 +132,7 @@ class Cofi(Method):
     def enter(self, phase: Phase, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         """Switch gates on for pruning; cut for recovery."""
         if phase.name == "prune":
-            self._warn_if_unreachable(phase)
+            warn_if_unreachable(self.mask_learning_rate, self.closing_steps, phase.num_steps)
         if phase.name == "recover":
             student = self._cut(student)
         self._switch(phase, student)
@@ -153,15 +149,6 @@ class Cofi(Method):
     def closing_steps(self) -> float:
         """Steps that Adam takes, at least, to move an open gate to where it is as good as closed."""
         return (LOG_ALPHA_LIMIT + 1.6) / self.mask_learning_rate
-
-    def _warn_if_unreachable(self, phase: Phase) -> None:
-        if self.closing_steps > phase.num_steps:
-            warnings.warn(
-                f"closing a gate takes {self.closing_steps:.0f} steps at mask learning rate "
-                f"{self.mask_learning_rate:.3g}, and there are {phase.num_steps}: the target will not be "
-                "reached. Raise mask_learning_rate (or mask_travel) or the number of epochs.",
-                stacklevel=2,
-            )
 
     def _cut(self, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         status = self.status(self.phases()[-2].num_steps)
@@ -181,20 +168,16 @@ class Cofi(Method):
     def _follow(self, plan: PruningPlan, device: torch.device) -> None:
         """The method itself becomes as narrow as the plan."""
         self._plan = plan
-        if self.transform is not None:
-            hidden = torch.tensor(plan.hidden, device=device)
-            narrow = nn.Linear(len(hidden), self.sizes.hidden_size, device=device)
-            narrow.weight.data.copy_(self.transform.weight.data[:, hidden])
-            narrow.bias.data.copy_(self.transform.bias.data)
-            self.transform = narrow
+        if self.matching is not None:
+            self.matching.narrow(plan.hidden)
         self.drawn = Gates()
         self.live_L = torch.tensor([bool(p.heads or p.ffn) for p in plan.layers], device=device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Masks descend, multipliers ascend, each at its constant rate; the transform as the student."""
         groups: list[dict[str, Any]] = []
-        if self.transform is not None:
-            groups.append({"params": list(self.transform.parameters()), "scheduled": True})
+        if self.matching is not None:
+            groups.append({"params": list(self.matching.parameters()), "scheduled": True})
         if self._is_in("prune"):
             rate = self.mask_learning_rate
             multiplier_rate = rate * self.options.multiplier_ratio
@@ -204,9 +187,8 @@ class Cofi(Method):
 
     def before_forward(self, step: int, again: bool = False) -> Gates:
         """One draw of every gate while pruning, shared by the rows of the batch and by all workers."""
-        if self.options.layer_matching == "v6" and self.uses_hidden_states and not again:
-            draws = self.matching_stream.random(len(self.teacher_layers)).tolist()
-            self.teacher_layers = distillation.random_teacher_layers(self.sizes.num_layers, draws)
+        if self.matching is not None and not again:
+            self.matching.draw()
         if self._is_in("prune"):
             self.drawn = self.gates.sample(again)
         return self.drawn
@@ -218,7 +200,7 @@ class Cofi(Method):
         assert teacher is not None, "CoFi distils from a teacher"
         options = self.options
         regression = student.logits_BC.shape[-1] == 1
-        mix = options.layer_mix if self.uses_hidden_states else 0.0
+        mix = options.layer_mix if self.matching is not None else 0.0
         terms: dict[str, Tensor] = {}
         # The KL of one logit is 0 and would leave the head untrained: labels take its place.
         label_weight = options.label_weight + (1 - mix if regression else 0)
@@ -231,29 +213,14 @@ class Cofi(Method):
             terms["cofi/label"] = (
                 label_weight * share * classification_loss(student.logits_BC, batch.labels_B)
             )
-        if mix:
-            terms["cofi/layer"] = mix * self._layer_loss(student, teacher, batch, ranks)
+        if self.matching is not None:
+            live_L = self.live_L
+            if live_L is None:
+                live_L = live_layers(self.drawn, self.sizes.num_layers, student.logits_BC.device)
+            terms["cofi/layer"] = mix * self.matching.loss(student, teacher, live_L, batch.num_tokens, ranks)
         if self._is_in("prune"):
             terms["cofi/lagrangian"] = self._lagrangian(step) / ranks.shares
         return terms
-
-    def _layer_loss(self, student: Encoded, teacher: Encoded, batch: Batch, ranks: Ranks) -> Tensor:
-        assert self.transform is not None
-        # A batch that comes in parts is matched part by part, since all of it is never there at once.
-        return distillation.layer_loss(
-            torch.stack(student.hidden_states_NH[1:]),
-            torch.stack([teacher.hidden_states_NH[i + 1] for i in self.teacher_layers]),
-            self.transform,
-            self._live_layers(student.logits_BC.device),
-            self.options.layer_matching,
-            batch.num_tokens,
-            ranks.sum,
-        )
-
-    def _live_layers(self, device: torch.device) -> Tensor:
-        if self.live_L is None:
-            return live_layers(self.drawn, self.sizes.num_layers, device)
-        return self.live_L
 
     def _lagrangian(self, step: int) -> Tensor:
         return lagrangian.penalty(
@@ -310,7 +277,7 @@ class Cofi(Method):
         tensors = {**self.state_dict(), "stream": self.gates.stream.get_state()}
         return tensors, {
             "plan": None if self._plan is None else self._plan.to_json(),
-            "matching_stream": self.matching_stream.bit_generator.state,
+            "matching_stream": None if self.matching is None else self.matching.stream_state(),
             "beyond_since": self.watch.beyond_since,
         }
 
@@ -325,7 +292,8 @@ class Cofi(Method):
         if values["plan"] is not None:
             self._follow(PruningPlan.from_json(values["plan"]), student.device)
         self.gates.stream.set_state(tensors.pop("stream"))
-        self.matching_stream.bit_generator.state = values["matching_stream"]
+        if self.matching is not None:
+            self.matching.restore_stream(values["matching_stream"])
         self.watch.beyond_since = values["beyond_since"]
         self.load_state_dict(tensors)
         self._switch(phase, student)

@@ -134,7 +134,7 @@ class Naive:
     def __init__(self, student: CofiForSequenceClassification, method: methods.Method) -> None:
         self.student, self.method = student, method
         main = [p for n, p in student.named_parameters() if "embeddings" not in n]
-        self.main = torch.optim.AdamW([*main, *method.transform.parameters()], lr=2e-5)
+        self.main = torch.optim.AdamW([*main, *method.matching.transform.parameters()], lr=2e-5)
         self.masks = torch.optim.AdamW(method.gates.parameters(), lr=0.01)
         self.multipliers = torch.optim.AdamW([method.lambda_1, method.lambda_2], lr=0.01, maximize=True)
 
@@ -147,8 +147,10 @@ class Naive:
         prediction = F.kl_div(
             F.log_softmax(logits / 2, -1), F.softmax(teacher_logits / 2, -1), reduction="batchmean"
         )
-        moved = [method.transform(s) for s in states[1:]]
-        pairs = [[F.mse_loss(teacher_states[t + 1], s) for s in moved] for t in method.teacher_layers]
+        moved = [method.matching.transform(s) for s in states[1:]]
+        pairs = [
+            [F.mse_loss(teacher_states[t + 1], s) for s in moved] for t in method.matching.teacher_layers
+        ]
         layer = sum(row[int(torch.stack(row).argmin().item())] for row in pairs)
         p = method.gates.probability_open()
         gap = naive_expected_sparsity(p, method.sizes.prunable_parameters) - 0.3
