@@ -152,8 +152,8 @@ class Cofi(Method):
 
     def _cut(self, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         status = self.status(self.phases()[-2].num_steps)
-        assert status.expected_sparsity is not None
         target = self.options.target_sparsity
+        assert status.expected_sparsity is not None
         if status.expected_sparsity < target - REACHED_TOLERANCE:
             raise Stopped(
                 "target_not_reached",
@@ -257,16 +257,11 @@ class Cofi(Method):
         """Stop a run that is behind its schedule, beyond its target for long, or has nothing left."""
         if self.phase is None or not self._is_in("prune"):
             return
-        assert status.expected_sparsity is not None
-        assert status.target_sparsity is not None
-        self.watch.check(
-            status.expected_sparsity,
-            status.target_sparsity,
-            step,
-            self.warmup_steps,
-            self.phase.num_steps,
-            self.closing_steps,
-        )
+        expected, target = status.expected_sparsity, status.target_sparsity
+        assert expected is not None
+        assert target is not None
+        lengths = self.warmup_steps, self.phase.num_steps, self.closing_steps
+        self.watch.check(expected, target, step, *lengths)
         if not live_layers(self.gates.at_evaluation(), self.sizes.num_layers, self.lambda_1.device).any():
             raise Stopped(
                 "all_sublayers_dead", f"every sublayer is closed at step {step}: lower cofi/target_sparsity"
