@@ -55,7 +55,16 @@ def comparable(points: Sequence[Point]) -> list[Point]:
     return [p for p in points if contract_of(p.measurement) == common]
 
 
-def summary(points: Sequence[Point], *, study: str, task: str, metric: str, scenario: str) -> dict[str, Any]:
+def summary(
+    points: Sequence[Point],
+    *,
+    study: str,
+    task: str,
+    metric: str,
+    scenario: str,
+    min_score: float | None = None,
+    min_speedup: float | None = None,
+) -> dict[str, Any]:
     """Everything worth knowing of a search's finished trials, as JSON.
 
     Args:
@@ -64,17 +73,28 @@ def summary(points: Sequence[Point], *, study: str, task: str, metric: str, scen
         task: its task's name.
         metric: the score's name.
         scenario: whose speedup is the objective.
+        min_score: a model below is of no use, and on no front.
+        min_speedup: likewise.
 
     Returns:
         `teacher`: the dense model; `trials`: one row each, best score first; `fastest_keeping`: the id of the
-        fastest trial of the front with at least `KEEP` of the teacher's score, or None; `not_comparable`: ids
-        left out, since they were measured elsewhere or otherwise.
+        fastest trial of the front with at least `KEEP` of the teacher's score, or None; `recommended`: that
+        one, or, with demands, the fastest that meets `min_score`, or the best that meets `min_speedup` alone;
+        `not_comparable`: ids left out, since they were measured elsewhere or otherwise.
     """
     same = comparable(points)
-    on_front = {same[i].trial for i in front([_objectives(p) for p in same])}
-    rows = [_row(p, p.trial in on_front, metric) for p in same]
+    useful = [p for p in same if _meets(p.measurement, min_score, min_speedup)]
+    on_front = {useful[i].trial for i in front([_objectives(p) for p in useful])}
+    rows = [_row(p, p.trial in on_front, p in useful, metric) for p in same]
     rows.sort(key=lambda row: (-row["score"], -row["speedup"]))
-    keeping = [r for r in rows if r["on_front"] and r["score_share"] is not None and r["score_share"] >= KEEP]
+    best = [row for row in rows if row["on_front"]]
+    keeping = [r for r in best if r["score_share"] is not None and r["score_share"] >= KEEP]
+    fastest_keeping = max(keeping, key=lambda r: r["speedup"])["trial"] if keeping else None
+    recommended = fastest_keeping
+    if best and min_score is not None:
+        recommended = max(best, key=lambda r: r["speedup"])["trial"]
+    elif best and min_speedup is not None:
+        recommended = best[0]["trial"]
     one = same[0].measurement if same else None
     return {
         "study": study,
@@ -91,7 +111,10 @@ def summary(points: Sequence[Point], *, study: str, task: str, metric: str, scen
         if one
         else None,
         "keep": KEEP,
-        "fastest_keeping": max(keeping, key=lambda r: r["speedup"])["trial"] if keeping else None,
+        "min_score": min_score,
+        "min_speedup": min_speedup,
+        "fastest_keeping": fastest_keeping,
+        "recommended": recommended,
         "trials": rows,
         "not_comparable": [p.trial for p in points if p not in same],
     }
@@ -108,16 +131,23 @@ def to_csv(document: Mapping[str, Any]) -> str:
     return out.getvalue()
 
 
+def _meets(measurement: Measurement, min_score: float | None, min_speedup: float | None) -> bool:
+    return (min_score is None or measurement.score >= min_score) and (
+        min_speedup is None or measurement.speedup >= min_speedup
+    )
+
+
 def _objectives(point: Point) -> tuple[float, float]:
     return point.measurement.score, point.measurement.speedup
 
 
-def _row(point: Point, on_front: bool, metric: str) -> dict[str, Any]:
+def _row(point: Point, on_front: bool, meets_demands: bool, metric: str) -> dict[str, Any]:
     m = point.measurement
     teacher = m.teacher_scores[metric]
     return {
         "trial": point.trial,
         "on_front": on_front,
+        "meets_demands": meets_demands,
         "score": m.score,
         "score_share": m.score / teacher if teacher > 0 else None,
         "scores": dict(m.scores),

@@ -98,6 +98,12 @@ class Setup(Strict):
     selection: Literal["train", "dev"] = "train"
     """Rows that choose the best checkpoint. "dev" is the paper's protocol, and selects on reported rows."""
     model_seed: int = 0
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    """From one checkpoint to the next, at least."""
+    timeout_seconds: float = Field(default=1800.0, gt=0)
+    """Without a step, after which a worker ends itself."""
+    stop_file: Path | None = None
+    """Workers save a checkpoint and stop once it exists. Its name is of one driver alone."""
 
 
 class StudyConfig(Strict):
@@ -114,6 +120,17 @@ class StudyConfig(Strict):
     epochs: float = Field(gt=0)
     teacher_epochs: float = Field(gt=0)
     base_learning_rate: float = Field(gt=0)
+    enqueue: tuple[dict[str, Any], ...] = ()
+    """Points to propose before the space's own."""
+    warm_start: tuple[str, ...] = ()
+    """Names of earlier studies in the same storage."""
+    min_score: float | None = None
+    min_speedup: float | None = None
+    """What every model must have; belongs to the study's purpose, as the objectives do."""
+    time_budget_seconds: float | None = Field(default=None, gt=0)
+    """Of this invocation."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """Of the study, over all invocations."""
     sampler: str = "tpe"
     seed: int = Field(default=0, ge=0)
     max_train_samples: int | None = Field(default=None, ge=1)
@@ -124,6 +141,8 @@ class StudyConfig(Strict):
     concurrency: int = Field(ge=1)
     cpus_per_worker: int = Field(ge=1)
     gpus_per_worker: float = Field(ge=0)
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    timeout_seconds: float = Field(default=1800.0, gt=0)
     output: Path
     tracking_uri: str
     storage: str
@@ -132,6 +151,11 @@ class StudyConfig(Strict):
     def directory(self) -> Path:
         """Everything of this study but the databases."""
         return self.output / self.name
+
+    @property
+    def gpus_per_trial(self) -> float:
+        """What a running trial holds."""
+        return max(1, self.workers_per_trial) * self.gpus_per_worker
 
     @property
     def device(self) -> str:

@@ -5,19 +5,15 @@ Importing MLflow takes seconds, so it is imported when something is to be writte
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import re
 import shlex
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from cofi_tune.database import making
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -120,32 +116,6 @@ def absolute(uri: str) -> str:
     return make_url(uri).set(database=str(path.absolute())).render_as_string(hide_password=False)
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Alone among the processes of this file system; waits for the others."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def making(uri: str) -> Iterator[Path | None]:
-    """Alone while a SQLite database may be made or migrated: two that do so at once break each other's work.
-
-    Args:
-        uri: of a database or a server.
-
-    Yields:
-        The database's file; None where there is none, and nothing is locked.
-    """
-    path = _sqlite_file(uri)
-    if path is None or not path.parent.is_dir():
-        yield path  # without a directory it cannot be made, as whoever tries will say
-        return
-    with locked(path.with_name(f"{path.name}.lock")):
-        yield path
-
-
 def _client(uri: str) -> MlflowClient:
     import mlflow
 
@@ -158,16 +128,6 @@ def _client(uri: str) -> MlflowClient:
         raise Unusable(
             f"its database {plain} is of another version; after a backup: python -m mlflow db upgrade {plain}"
         ) from error
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    try:
-        url = make_url(uri)
-    except ArgumentError:
-        return None
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-        return None
-    return Path(str(url.database))
 
 
 def _create(path: Path) -> None:

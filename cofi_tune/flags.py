@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import search_spaces
 from cofi_tune import machine
+from cofi_tune.budget import duration
 from cofi_tune.config import RANDOM_SIZES, TrialConfig
 from cofi_tune.data.arguments import (
     DEFAULT_MODEL,
@@ -30,11 +33,22 @@ EMBEDDED_MODEL = "mini"
 DRAWS = 3
 
 
-def check(args: argparse.Namespace, task: Task) -> tuple[search_spaces.Loaded, machine.Share]:
+class Checked(NamedTuple):
+    """What the flags mean."""
+
+    space: search_spaces.Loaded
+    proposals: list[dict[str, Any]]
+    """Some, drawn at random."""
+    enqueue: tuple[dict[str, Any], ...]
+    """Points of the user's own, to be proposed first."""
+    share: machine.Share
+
+
+def check(args: argparse.Namespace, task: Task) -> Checked:
     """Fill in what was left open and refuse what cannot work.
 
     Args:
-        args: of `parser`; its `model` and `name` are filled in.
+        args: of `parser`; its `model`, `name` and `storage` are filled in.
         task: the task they name.
 
     Raises:
@@ -45,7 +59,7 @@ def check(args: argparse.Namespace, task: Task) -> tuple[search_spaces.Loaded, m
         raise DataError(f"--data-dir {args.data_dir}: no such directory")
     args.model = args.model or args.teacher or (EMBEDDED_MODEL if task.generate else DEFAULT_MODEL)
     check_model(args.model)
-    space = search_spaces.load(args.space)
+    space = search_spaces.load(args.space, task.name)
     for what, names in (("sampler", SAMPLERS), ("scenario", SCENARIOS[:2]), ("selection", ("train", "dev"))):
         if getattr(args, what) not in names:
             raise ValueError(unknown(what, getattr(args, what), names))
@@ -57,7 +71,9 @@ def check(args: argparse.Namespace, task: Task) -> tuple[search_spaces.Loaded, m
     args.name = args.name or re.sub(r"[^a-z0-9.]+", "-", default)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", args.name):
         raise ValueError(f"--name {args.name}: letters, digits, dots and dashes, at most 80")
-    draw(space, args, task, DRAWS)
+    args.storage = args.storage or f"sqlite:///{Path(args.output).absolute() / 'optuna.db'}"
+    drawn = draw(space, args, task, [None] * DRAWS)
+    draw(space, args, task, space.points)
     share = machine.share(
         machine.this_machine(),
         cluster=args.address is not None,
@@ -66,14 +82,47 @@ def check(args: argparse.Namespace, task: Task) -> tuple[search_spaces.Loaded, m
         gpus_per_worker=args.gpus_per_worker,
         concurrency=args.concurrency,
     )
-    return space, share
+    if args.gpu_hours is not None and not share.gpus_per_worker:
+        raise ValueError("--gpu-hours: trials run on the CPU here; limit them by --time-budget or --trials")
+    enqueue = () if args.enqueue is None else tuple(enqueued(space, args, task))
+    if args.warm_start:
+        from cofi_tune import warm_start
+
+        warm_start.check(args.storage, args.warm_start, args.name, args.scenario)
+    return Checked(space, [trial.user_attrs["proposal"] for trial in drawn], enqueue, share)
 
 
-def draw(space: search_spaces.Loaded, args: argparse.Namespace, task: Task, number: int) -> list[Any]:
-    """Proposals drawn at random, and the points that the space tries first; each is checked.
+def enqueued(space: search_spaces.Loaded, args: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
+    """The points in the file of `--enqueue`.
+
+    Raises:
+        ValueError: names the file, and the line where there is one.
+    """
+    from cofi_tune import points
+
+    found = []
+    for where, point in points.read(Path(args.enqueue), points.distributions(space.space)):
+        try:
+            [trial] = draw(space, args, task, [point])
+        except ValueError as error:
+            raise ValueError(f"--enqueue {where}: {error}") from error
+        unasked = next((name for name in point if name not in trial.params), None)
+        if unasked is not None:
+            raise ValueError(f"--enqueue {where}: with these values the space asks for no {unasked}")
+        found.append(point)
+    return found
+
+
+def draw(
+    space: search_spaces.Loaded,
+    args: argparse.Namespace,
+    task: Task,
+    points: Sequence[Mapping[str, Any] | None],
+) -> list[Any]:
+    """A proposal for every point, each checked; what a point leaves out is drawn at random, for None all.
 
     Returns:
-        `number` frozen Optuna trials; their user attribute `proposal` has what was proposed.
+        Frozen Optuna trials; their user attribute `proposal` has what was proposed.
 
     Raises:
         ValueError: the space fails, or proposes what is no configuration.
@@ -83,7 +132,7 @@ def draw(space: search_spaces.Loaded, args: argparse.Namespace, task: Task, numb
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=args.seed))
     epochs = args.epochs or task.prune_epochs
-    for point in [None] * number + [*space.points]:
+    for point in points:
         if point is not None:
             study.enqueue_trial(dict(point))
         trial = study.ask()
@@ -93,7 +142,7 @@ def draw(space: search_spaces.Loaded, args: argparse.Namespace, task: Task, numb
             raise ValueError(f"--space {args.space}: {type(error).__name__}: {error}") from error
         TrialConfig.from_proposal(proposal, base_learning_rate=1e-5, epochs=epochs, seed=args.seed)
         trial.set_user_attr("proposal", proposal)
-    return study.trials[:number]
+    return study.trials
 
 
 def parser() -> Parser:
@@ -106,11 +155,24 @@ def parser() -> Parser:
     add = made.add_argument_group("search").add_argument
     add("--space", default="cofi", metavar="NAME", help="a file in search_spaces/, or a .py file of your own")
     add("--trials", type=positive, default=16, metavar="N", help="to finish in all (default 16)")
+    add("--time-budget", type=duration, metavar="TIME", help="of this command, such as 45s, 90m, 2h")
+    add("--gpu-hours", type=amount, metavar="X", help="of the study's trials, over all its commands")
+    add("--min-score", type=_finite, metavar="X", help="a model below is of no use")
+    add("--min-speedup", type=amount, metavar="X", help="a model below is of no use")
+    add("--enqueue", metavar="FILE", help="points to propose first: .json (a list), .jsonl or .csv")
+    add(
+        "--warm-start",
+        metavar="STUDY",
+        action="append",
+        default=[],
+        help="learn from an earlier study in the same storage (may be repeated)",
+    )
     add("--sampler", default="tpe", metavar="NAME", help=f"{', '.join(SAMPLERS)} (default tpe)")
     add("--seed", type=count, default=0, metavar="N", help="of proposals, teacher and trials")
     add("--scenario", default="throughput", metavar="NAME", help="speedup to maximise: throughput or latency")
     add("--name", help="of the study (default <task>-<space>-<model>); the same name goes on with it")
-    add("--dry-run", action="store_true", help="say what would be searched, and stop")
+    add("--fresh", action="store_true", help="start anew, under the first free name of <name>-2, -3, ...")
+    add("--dry-run", action="store_true", help="say what would be searched and what it would cost, and stop")
     add = made.add_argument_group("training").add_argument
     sizes = ", ".join(RANDOM_SIZES)
     add(
@@ -144,3 +206,14 @@ def parser() -> Parser:
     add("--tracking-uri", metavar="URI", help="of MLflow (default: mlflow.db in the output directory)")
     add("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output directory)")
     return made
+
+
+def _finite(text: str) -> float:
+    """Any number but nan and the infinities."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import platform
-import time
+import itertools
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import optuna
+from alembic.util.exc import CommandError
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from cofi_tune import connection
-from cofi_tune.messages import LOST, Asked, Outcome, outcome_from_json
+from cofi_tune.database import making
+from cofi_tune.messages import DUPLICATE, LOST, Asked, Outcome, outcome_from_json
 from cofi_tune.records import OBJECTIVES
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}
+WARM_START = "warm_start"
+"""User attribute of a trial that another study has run: knowledge, and none of this study's own."""
+WORST = {"score": -1.0, "speedup": 0.0}
+"""What a trial without a model counts as where the study has constraints."""
 
 
 class OtherPurpose(ValueError):  # noqa: N818
@@ -53,18 +55,14 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
         OSError: the database cannot be used.
         OtherPurpose: it exists and was made for something else; names each difference.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with connection.making(storage):
-            study = optuna.create_study(
-                study_name=name,
-                storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine_settings(storage)),
-                directions=[objective.direction for objective in OBJECTIVES],
-                load_if_exists=True,
-            )
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OSError(f"the study's database (--storage) cannot be used: {line}") from error
+    opened = open_storage(storage)
+    with _database_errors():
+        study = optuna.create_study(
+            study_name=name,
+            storage=opened,
+            directions=[objective.direction for objective in OBJECTIVES],
+            load_if_exists=True,
+        )
     before = study.user_attrs.get("purpose")
     if before is None:
         with warnings.catch_warnings():
@@ -84,9 +82,55 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
     return study
 
 
-def engine_settings(storage: str) -> dict[str, Any]:
-    """For SQLAlchemy: a second command on the same file waits instead of failing as "locked"."""
-    return {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+def fresh_name(name: str, output: Path, storage: str) -> str:
+    """The first of `name`, `<name>-2`, `<name>-3`, ... that no study has; its directory is made.
+
+    Args:
+        name: of the study.
+        output: where the directories of studies are.
+        storage: URL of the database.
+    """
+    taken = {study.study_name for study in optuna.get_all_study_summaries(open_storage(storage))}
+    for number in itertools.count(1):
+        candidate = name if number == 1 else f"{name}-{number}"
+        if candidate not in taken:
+            # Made here, so that of two searches that start at once each has its own.
+            with contextlib.suppress(FileExistsError):
+                (output / candidate).mkdir(parents=True)
+                return candidate
+    raise AssertionError
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """A database of studies, made, or brought to this Optuna's tables, by one process at a time.
+
+    Raises:
+        OSError: it cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # A second command on the same file waits instead of failing with "database is locked".
+    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    with _database_errors(), making(url):
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=True)
+        if storage.get_current_version() != storage.get_head_version():
+            storage.upgrade()
+        return storage
+
+
+@contextlib.contextmanager
+def _database_errors() -> Iterator[None]:
+    """Whatever is wrong with a database, in one line."""
+    try:
+        yield
+    except (
+        SQLAlchemyError,
+        CommandError,
+        optuna.exceptions.StorageInternalError,
+        ImportError,
+        OSError,
+    ) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(f"the study's database (--storage) cannot be used: {line}") from error
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -107,12 +151,12 @@ def settle(study: optuna.Study) -> list[Trial]:
         if outcome is None:
             unfinished.append(Trial(study, trial._trial_id))
         else:
-            tell(study, trial.number, outcome)
+            tell(study, Trial(study, trial._trial_id), outcome)
     return unfinished
 
 
 def finished(study: optuna.Study) -> list[Finished]:
-    """Trials that are over, in the order in which they were asked."""
+    """The study's own trials that are over, in the order in which they were asked."""
     return [
         Finished(
             asked_of(trial_id_of(study.study_name, trial.number), trial),
@@ -120,7 +164,13 @@ def finished(study: optuna.Study) -> list[Finished]:
             trial.datetime_complete and int(trial.datetime_complete.timestamp() * 1000),
         )
         for trial in study.get_trials(deepcopy=False, states=tuple(STATES.values()))
+        if WARM_START not in trial.user_attrs
     ]
+
+
+def num_run(over: Iterable[Finished]) -> int:
+    """How many of these count as trials of the budget: what was only proposed again does not."""
+    return sum(one.outcome.reason != DUPLICATE for one in over)
 
 
 def trial_id_of(study_name: str, number: int) -> str:
@@ -155,36 +205,27 @@ def sampler(name: str, seed: int, number: int, trials: int) -> optuna.samplers.B
     raise ValueError(f"unknown sampler {name!r}: tpe, nsga2, gp or random")
 
 
-@contextlib.contextmanager
-def only_driver(directory: Path, name: str) -> Iterator[None]:
-    """One driver at a time: two would offer the same trials. A dead one holds no lock.
-
-    Args:
-        directory: of the study.
-        name: of the study.
-
-    Raises:
-        ValueError: another driver works on it.
-    """
-    with (directory / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            raise ValueError(f"a search named {name} is running here already ({holder})") from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield
-
-
-def tell(study: optuna.Study, number: int, outcome: Outcome) -> None:
-    """End a running trial."""
+def tell(study: optuna.Study, trial: Trial, outcome: Outcome) -> None:
+    """End a running trial: its constraints first, which samplers want of every trial that is over."""
     values = None
     if outcome.measurement is not None:
-        values = [getattr(outcome.measurement, objective.name) for objective in OBJECTIVES]
-    study.tell(number, values, state=STATES[outcome.state])
+        values = {one.name: float(getattr(outcome.measurement, one.name)) for one in OBJECTIVES}
+    known = trial.constraints
+    for name, value in violations(study.user_attrs["purpose"], values or WORST).items():
+        if name not in known:  # set by a driver that died before it could tell
+            trial.set_constraint(name, value)
+    study.tell(trial, None if values is None else [*values.values()], state=STATES[outcome.state])
+
+
+def violations(purpose: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, float]:
+    """How far a model is from what a study demands of every model: above 0 is not enough.
+
+    Args:
+        purpose: of the study; its `min_score` and `min_speedup`, where there are any.
+        values: the objectives by name.
+    """
+    demands = {f"min_{name}": (purpose.get(f"min_{name}"), value) for name, value in values.items()}
+    return {name: least - value for name, (least, value) in demands.items() if least is not None}
 
 
 def asked_of(trial_id: str, trial: Trial | FrozenTrial) -> Asked:

@@ -8,16 +8,33 @@ from dataclasses import asdict
 from typing import Any
 
 import optuna
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
-from cofi_tune.messages import INTERRUPTED, KEY, LOST, Message, Outcome, Watcher, decode
+from cofi_tune import duplicates
+from cofi_tune.budget import GPU_SECONDS, Budget, GpuMeter
+from cofi_tune.interruption import Interruption
+from cofi_tune.messages import (
+    DUPLICATE,
+    FAIL_REASONS,
+    KEY,
+    LOST,
+    UNFINISHED,
+    Message,
+    Outcome,
+    Watcher,
+    decode,
+)
 from cofi_tune.optuna_study import asked_of, tell, trial_id_of
-from cofi_tune.records import InvalidPoint, Progress
+from cofi_tune.points import ENQUEUED
+from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidMetric, Progress
 
 Space = Callable[[Any], Mapping[str, Any]]
 Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]
 """Trial id and proposal -> the worker's job and every setting. ValueError for an impossible proposal."""
+SAMPLED_REPEATS, MOST_REPEATS = 2, 20
+"""Duplicates in a row after which a finite space is walked through instead of sampled, and after which the
+search ends: there is nothing new to be had."""
 
 
 class Proposals(Searcher):
@@ -33,9 +50,12 @@ class Proposals(Searcher):
         space: Space,
         prepare: Prepare,
         sampler_for: Callable[[int], optuna.samplers.BaseSampler],
-        budget: int,
+        budget: Budget,
         watchers: Sequence[Watcher] = (),
         unfinished: Sequence[Trial] = (),
+        points: Sequence[Mapping[str, Any]] = (),
+        gpus_per_trial: float = 0.0,
+        stopper: Interruption | None = None,
     ) -> None:
         """
         Args:
@@ -43,17 +63,24 @@ class Proposals(Searcher):
             space: proposes.
             prepare: checks a proposal and makes the worker's job of it.
             sampler_for: the sampler of a trial, by its number.
-            budget: how many trials may still be asked.
+            budget: what may still be spent.
             watchers: hear of everything.
             unfinished: trials of an earlier driver, offered first, under their ids and with their parameters.
+            points: params that are proposed next, before anything is sampled.
+            gpus_per_trial: what one holds while it runs; its time is kept in the study.
+            stopper: once it is requested, nothing is proposed any more.
         """
         super().__init__()
-        self.study, self.space, self.prepare = study, space, prepare
+        self.study, self.space, self.prepare, self.stopper = study, space, prepare, stopper
         self.sampler_for, self.budget, self.watchers = sampler_for, budget, watchers
-        self.unfinished = [*unfinished]
+        self.unfinished, self.points = [*unfinished], [*points]
+        self.ended_by: str | None = None
+        """What ended the proposing, in words for a person."""
         self.running: dict[str, Trial] = {}
         """By Tune's own id, which is known nowhere else."""
         self._last: dict[str, str] = {}
+        earlier = (one.user_attrs.get(GPU_SECONDS, 0.0) for one in study.get_trials(deepcopy=False))
+        self.meter = GpuMeter(gpus_per_trial, sum(earlier))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: the Tuner pickles its searcher, and nobody may bring it back from there."""
@@ -64,8 +91,16 @@ class Proposals(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config for Ray Tune, or that there is none."""
-        while self.budget > 0:
-            self.budget -= 1
+        repeats = 0
+        while True:
+            if self.stopper is not None and self.stopper.requested:
+                return str(Searcher.FINISHED)
+            self.ended_by = self._nothing_left(repeats)
+            if self.ended_by is not None:
+                return str(Searcher.FINISHED)
+            if repeats >= SAMPLED_REPEATS:
+                fresh = duplicates.untried(self.study)
+                self.points = [fresh, *self.points] if fresh else self.points
             trial = self.unfinished.pop(0) if self.unfinished else self._ask()
             own_id = trial_id_of(self.study.study_name, trial.number)
             trial.set_user_attr("trial_id", own_id)
@@ -76,18 +111,40 @@ class Proposals(Searcher):
                 raise
             except Exception as error:  # a user's own space may raise anything
                 what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                self.budget.trials -= 1
                 self._start(own_id, trial)
                 self._end(trial_id, Outcome.failed("invalid_point", what))
                 continue
+            twin = duplicates.repeats(self.study, trial.number, settings)
             trial.set_user_attr("settings", dict(settings))
             self._start(own_id, trial)
+            if twin is not None:
+                repeats += 1
+                self._end(trial_id, Outcome("pruned", DUPLICATE, f"its settings are those of {twin}"))
+                continue
+            self.budget.trials -= 1
+            self.meter.start(trial)
             return {"job": job, "trial_id": own_id}
-        return str(Searcher.FINISHED)
+
+    def _nothing_left(self, repeats: int) -> str | None:
+        """What ends the proposing, if anything does."""
+        spent = self.budget.spent(self.meter.seconds)
+        if spent is not None or self.unfinished or self.points:
+            return spent
+        if repeats >= MOST_REPEATS:
+            return f"the space, which has nothing new: {repeats} proposals in a row repeat earlier trials"
+        number = duplicates.exhausted(self.study)
+        return None if number is None else f"the space: all of its {number} combinations have been tried"
 
     def _ask(self) -> Trial:
+        if self.points:
+            point = dict(self.points.pop(0))
+            self.study.enqueue_trial(point, user_attrs={ENQUEUED: point})
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = (trial.number for trial in trials if trial.state is TrialState.WAITING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.sampler = self.sampler_for(len(self.study.get_trials(deepcopy=False)))
+            self.study.sampler = self.sampler_for(next(waiting, len(trials)))
             return self.study.ask()
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -98,9 +155,10 @@ class Proposals(Searcher):
         if trial is None or text is None or self._last.get(trial_id) == text:
             return
         self._last[trial_id] = text
+        self.meter.read(trial)
         try:
             message = decode(text)
-        except InvalidPoint as error:
+        except InvalidMetric as error:
             message = Message(Outcome.failed("invalid_metric", str(error)))
         own_id = trial_id_of(self.study.study_name, trial.number)
         for watcher in self.watchers:
@@ -109,7 +167,8 @@ class Proposals(Searcher):
             if isinstance(message.content, Progress):
                 watcher.heard(own_id, message.content)
         if isinstance(message.content, Outcome):
-            self._end(trial_id, message.content)
+            unfinished = message.content.reason in UNFINISHED
+            (self._interrupt if unfinished else self._end)(trial_id, message.content)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
@@ -117,7 +176,7 @@ class Proposals(Searcher):
         """Tune is done with a trial; one that has not said how it ended is lost."""
         self.on_trial_result(trial_id, result or {})
         if trial_id in self.running:
-            what = "its process died, twice" if error else "it ended without a word"
+            what = "its process died again and again" if error else "it ended without a word"
             self._end(trial_id, Outcome.failed(LOST, what))
 
     def recovered(self, trial_id: str) -> None:
@@ -127,17 +186,27 @@ class Proposals(Searcher):
             for watcher in self.watchers:
                 watcher.warned(
                     trial_id_of(self.study.study_name, trial.number),
-                    "a process of it died; it is tried once more",
+                    "a process of it died; it goes on from its last checkpoint",
                 )
+
+    def on_their_way(self) -> list[str]:
+        """Ids of the trials that were proposed and have not ended."""
+        return [trial_id_of(self.study.study_name, trial.number) for trial in self.running.values()]
 
     def leave(self, why: str) -> None:
         """Give up what still runs: Optuna keeps it as running, and the next search offers it again first."""
-        self.budget = 0
-        for trial in self.running.values():
-            for watcher in self.watchers:
-                own_id = trial_id_of(self.study.study_name, trial.number)
-                watcher.ended(own_id, Outcome.failed(INTERRUPTED, why))
-        self.running.clear()
+        self.budget.trials = 0
+        for trial_id in [*self.running]:
+            self._interrupt(trial_id, Outcome.failed(INTERRUPTED, why))
+
+    def _interrupt(self, trial_id: str, outcome: Outcome) -> None:
+        """A trial that can go on has no end yet: the study is told nothing."""
+        trial = self.running.pop(trial_id)
+        self.meter.read(trial, over=True)
+        for watcher in self.watchers:
+            watcher.ended(trial_id_of(self.study.study_name, trial.number), outcome)
+        if outcome.reason == DISK_FULL and self.stopper is not None:
+            self.stopper.request(f"the disk is full ({outcome.message}); make room, and run the same command")
 
     def _start(self, own_id: str, trial: Trial) -> None:
         asked = asked_of(own_id, trial)
@@ -148,8 +217,11 @@ class Proposals(Searcher):
         trial = self.running.pop(trial_id)
         if outcome.state == "complete" and outcome.measurement is None:
             outcome = Outcome.failed("invalid_metric", "it ended without a measurement")
+        if outcome.state == "fail" and outcome.reason not in FAIL_REASONS:
+            outcome = Outcome.failed("error", f"{outcome.reason}: {outcome.message}")
+        self.meter.read(trial, over=True)
         # The attribute first: should the driver die in between, `settle` finishes what it says.
         trial.set_user_attr("outcome", asdict(outcome))
-        tell(self.study, trial.number, outcome)
+        tell(self.study, trial, outcome)
         for watcher in self.watchers:
             watcher.ended(trial_id_of(self.study.study_name, trial.number), outcome)

@@ -22,6 +22,12 @@ SCENARIOS = ("throughput", "latency", "reference")
 """Ways to time a model: batches of 32 packed; one row at a time; the CoFi paper's padded protocol."""
 
 
+INTERRUPTED = "interrupted"
+"""Reason of a run that was stopped from outside, and can go on."""
+DISK_FULL = "disk_full"
+"""Reason of a run that could not write; it can go on once there is room."""
+
+
 class Stopped(Exception):  # noqa: N818 - an end, not an error
     """A trial that ended early on purpose, with a reason; it has no objectives."""
 
@@ -32,6 +38,10 @@ class Stopped(Exception):  # noqa: N818 - an end, not an error
 
 class InvalidPoint(ValueError):  # noqa: N818
     """A configuration that cannot give a model, whatever the training (everything pruned, say)."""
+
+
+class InvalidMetric(InvalidPoint):
+    """A result that cannot be one (a score of nan, a speedup of 0), which no sampler may see."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +205,11 @@ class Measurement:
         """Refuse objectives no sampler may see."""
         for name, value in (("score", self.score), ("speedup", self.speedup)):
             if not math.isfinite(value):
-                raise InvalidPoint(f"{name} is {value}")
+                raise InvalidMetric(f"{name} is {value}")
         if self.speedup <= 0:
-            raise InvalidPoint(f"speedup is {self.speedup}; it must be positive")
+            raise InvalidMetric(f"speedup is {self.speedup}; it must be positive")
         if abs(self.score) > 1 + 1e-9:
-            raise InvalidPoint(f"score is {self.score}; every metric lies within -1..1")
+            raise InvalidMetric(f"score is {self.score}; every metric lies within -1..1")
 
     def latency(self, scenario: str) -> Latency | None:
         """The timing of one scenario, or None where it was not taken."""

@@ -49,23 +49,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(args: argparse.Namespace) -> int:
     task, source = source_from_arguments(args)
-    space, share = flags.check(args, task)
+    checked = flags.check(args, task)
     console = _console()
     if args.dry_run:
         from cofi_tune import dry_run
 
-        drawn = flags.draw(space, args, task, flags.DRAWS)
-        dry_run.show(console, args, task, source, drawn, len(space.points))
+        config = _config(args, task, source, checked)
+        dry_run.show(console, config, task, source, checked.space, checked.proposals)
         return 0
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    console.print(_headline(args, share), markup=False, soft_wrap=True)
+    if args.fresh:
+        from cofi_tune import optuna_study
+
+        args.name = optuna_study.fresh_name(args.name, output, args.storage)
+        console.print(f"starting anew, as {args.name}", markup=False)
+    console.print(_headline(args, checked.share), markup=False, soft_wrap=True)
     # Before torch reads it; see trial.py.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cofi_tune import study, summary  # seconds
     from cofi_tune.progress import Foreign, display
 
-    config = _config(args, task, source, share)
+    config = _config(args, task, source, checked)
     try:
         with display(console, config.name) as watch, contextlib.redirect_stdout(Foreign(watch)):
             found = study.run(config, task, source, watch, address=args.address)
@@ -75,7 +80,7 @@ def _command(args: argparse.Namespace) -> int:
     return 0 if found["trials"] else ALL_FAILED_EXIT
 
 
-def _config(args: argparse.Namespace, task: Task, source: Source, share: machine.Share) -> StudyConfig:
+def _config(args: argparse.Namespace, task: Task, source: Source, checked: flags.Checked) -> StudyConfig:
     from cofi_tune import teacher
 
     output = Path(args.output)
@@ -92,6 +97,12 @@ def _config(args: argparse.Namespace, task: Task, source: Source, share: machine
         "epochs": float(args.epochs or task.prune_epochs),
         "teacher_epochs": float(args.teacher_epochs or teacher_epochs),
         "base_learning_rate": teacher.base_learning_rate(args.model),
+        "enqueue": checked.enqueue,
+        "warm_start": tuple(args.warm_start),
+        "min_score": args.min_score,
+        "min_speedup": args.min_speedup,
+        "time_budget_seconds": args.time_budget,
+        "gpu_hours": args.gpu_hours,
         "sampler": args.sampler,
         "seed": args.seed,
         "max_train_samples": args.max_train_samples,
@@ -100,9 +111,9 @@ def _config(args: argparse.Namespace, task: Task, source: Source, share: machine
         "selection": args.selection,
         "output": output,
         "tracking_uri": args.tracking_uri or f"sqlite:///{output.absolute() / 'mlflow.db'}",
-        "storage": args.storage or f"sqlite:///{output.absolute() / 'optuna.db'}",
+        "storage": args.storage,
     }
-    return build(StudyConfig, values | share._asdict())
+    return build(StudyConfig, values | checked.share._asdict())
 
 
 def _console() -> Console:

@@ -13,11 +13,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import figure, pareto
-from cofi_tune.messages import Outcome
+from cofi_tune.messages import DUPLICATE, Outcome
+
+REPEATED = f"pruned ({DUPLICATE})"
+"""Of `counts`: trials that were proposed, but not run again."""
 
 
 def of(
-    ends: Sequence[tuple[str, Outcome]], *, study: str, task: str, metric: str, scenario: str
+    ends: Sequence[tuple[str, Outcome]],
+    *,
+    study: str,
+    task: str,
+    metric: str,
+    scenario: str,
+    min_score: float | None = None,
+    min_speedup: float | None = None,
 ) -> dict[str, Any]:
     """`analysis.pareto.summary` of a study, with `counts` of how its trials ended.
 
@@ -27,13 +37,23 @@ def of(
         task: its task's name.
         metric: the score's name.
         scenario: whose speedup is the objective.
+        min_score: what every useful model has.
+        min_speedup: likewise.
     """
     points = [
         pareto.Point(trial_id, outcome.measurement, f"trials/{trial_id}/model")
         for trial_id, outcome in ends
         if outcome.measurement is not None
     ]
-    document = pareto.summary(points, study=study, task=task, metric=metric, scenario=scenario)
+    document = pareto.summary(
+        points,
+        study=study,
+        task=task,
+        metric=metric,
+        scenario=scenario,
+        min_score=min_score,
+        min_speedup=min_speedup,
+    )
     document["counts"] = dict(Counter(_kind(outcome) for _, outcome in ends))
     return document
 
@@ -49,7 +69,12 @@ def files(document: Mapping[str, Any]) -> dict[str, str]:
 def metrics(document: Mapping[str, Any]) -> dict[str, float]:
     """The study in a few numbers."""
     rows = document["trials"]
-    found: dict[str, float] = {"num_finished": sum(document["counts"].values()), "num_complete": len(rows)}
+    over, repeated = sum(document["counts"].values()), document["counts"].get(REPEATED, 0)
+    found: dict[str, float] = {
+        "num_finished": over - repeated,
+        "num_duplicates": repeated,
+        "num_complete": len(rows),
+    }
     if rows:
         found |= {
             "num_on_front": sum(row["on_front"] for row in rows),
@@ -81,7 +106,8 @@ def show(console: Console, document: Mapping[str, Any], directory: Path) -> None
     if document["not_comparable"]:
         say(f"Measured elsewhere or otherwise, so left out: {', '.join(document['not_comparable'])}")
     counts = ", ".join(f"{number} {kind}" for kind, number in document["counts"].items())
-    say(f"Trials: {counts or 'none'}")
+    ended = f"; ended by {document['ended_by']}" if document.get("ended_by") else ""
+    say(f"Trials: {counts or 'none'}{ended}")
     if rows:
         say(f"Front: {directory}/front.svg, front.csv, front.json")
     else:
@@ -118,14 +144,19 @@ def _table(document: Mapping[str, Any]) -> Table:
 
 
 def _recommendation(document: Mapping[str, Any], directory: Path) -> str:
-    keep = _percent(document["keep"])
-    best = next((r for r in document["trials"] if r["trial"] == document["fastest_keeping"]), None)
+    best = next((r for r in document["trials"] if r["trial"] == document["recommended"]), None)
+    score, speedup = document["min_score"], document["min_speedup"]
+    demands = [f"a score of {score:g}"] * (score is not None) + [f"{speedup:g}x"] * (speedup is not None)
+    if demands:
+        what = f"with at least {' and '.join(demands)}"
+        which = "Best" if score is None else "Fastest"
+    else:
+        what = f"that keeps {_percent(document['keep'])} of the teacher's score"
+        which = "Fastest"
     if best is None:
-        return f"No model keeps {keep} of the teacher's score."
-    return (
-        f"Fastest that keeps {keep} of the teacher's score: {best['speedup']:.2f}x with {best['score']:.3f}, "
-        f"{directory}/{best['model']}"
-    )
+        return f"There is no model {what}."
+    where = f"{directory}/{best['model']}"
+    return f"{which} {what}: {best['speedup']:.2f}x with {best['score']:.3f}, {where}"
 
 
 def _percent(share: float) -> str:

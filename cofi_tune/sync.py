@@ -95,12 +95,12 @@ def _studies(output: Path, storage: str | None, name: str | None) -> list[optuna
         raise ValueError(f"--output {output}: no search was made here (no optuna.db); or give --storage")
     url = storage or default_storage(output)
     try:
-        opened = optuna.storages.RDBStorage(url, engine_kwargs=optuna_study.engine_settings(url))
+        opened = optuna_study.open_storage(url)
         found = [
             optuna.load_study(study_name=known.study_name, storage=opened)
             for known in opened.get_all_studies()
         ]
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
         line = connection.explain(error, url)
         raise Unreachable(f"the studies' database (--storage) cannot be used: {line}") from error
     ours = {study.study_name: study for study in found if "uid" in study.user_attrs}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cofi_tune import connection, fields, history
-from cofi_tune.messages import INTERRUPTED, Asked, Outcome
+from cofi_tune.messages import Asked, Outcome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,7 +115,7 @@ class Tracking:
         """Write while no other process writes runs of this study: two would make two runs for a trial."""
         directory = self.output / self.study
         directory.mkdir(parents=True, exist_ok=True)
-        with connection.locked(directory / "mlflow.lock"):
+        with exclusive(directory / "mlflow.lock"):
             while True:
                 remembered = self.client is not None
                 try:
@@ -164,7 +164,7 @@ class Tracking:
             for path in (directory / name for name in ARTIFACTS):
                 if path.is_file():
                     client.log_artifact(run.run_id, str(path))
-            left = outcome.reason == INTERRUPTED
+            left = outcome.reason in UNFINISHED
             run.status = "KILLED" if left else RUN_STATUS[outcome.state]
             client.set_terminated(run.run_id, run.status, ended_ms)
             if not left:

@@ -1,6 +1,7 @@
 """What a search varies: one file each; its name is the name on the command line, in MLflow and in reports.
 
-A space is plain Python: `def space(draw) -> dict` asks for values and returns a proposal. Names without a
+A space is plain Python: `def space(draw) -> dict` asks for values and returns a proposal; one that depends on
+the task takes its name too, `def space(draw, task)`. Names without a
 slash are settings of the run, names under `<method>/` options of the method (`cofi_tune/config.py`). A name
 is asked for under the name it has in the proposal. Beside it stand `REFERENCE`, the proposal that the
 method's paper would make, and, where useful, `POINTS`: proposals that are tried first, in order.
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,11 +59,12 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def load(name: str) -> Loaded:
+def load(name: str, task: str) -> Loaded:
     """The space in `search_spaces/<name>.py`, or in a file of one's own.
 
     Args:
         name: one of `names()`, or the path of a .py file, which is run.
+        task: whose settings are searched, for spaces that depend on it.
 
     Raises:
         ValueError: there is none, or it is no space; names the nearest.
@@ -69,7 +73,7 @@ def load(name: str) -> Loaded:
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"--space {name}: no such file")
-        return _loaded(path.stem, _run(path), path)
+        return _loaded(path.stem, _run(path), path, task)
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -78,7 +82,7 @@ def load(name: str) -> Loaded:
         )
     module = importlib.import_module(f"{__name__}.{name}")
     assert module.__file__ is not None
-    return _loaded(name, module, Path(module.__file__))
+    return _loaded(name, module, Path(module.__file__), task)
 
 
 def _run(path: Path) -> ModuleType:
@@ -93,10 +97,12 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
-def _loaded(name: str, module: ModuleType, path: Path) -> Loaded:
+def _loaded(name: str, module: ModuleType, path: Path, task: str) -> Loaded:
     space = getattr(module, "space", None)
     if not callable(space):
         raise ValueError(f"--space {path}: it has no function space(draw)")
+    if "task" in inspect.signature(space).parameters:
+        space = functools.partial(space, task=task)
     reference = getattr(module, "REFERENCE", None)
     points = getattr(module, "POINTS", None) or ([reference] if reference else [])
     # Of the syntax tree: a comment or a line break makes no other space.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,3 +184,45 @@ def teacher(trained_state: dict[str, torch.Tensor]) -> CofiForSequenceClassifica
     model = build_model(layers=2)
     model.load_state_dict(trained_state)
     return model
+
+
+class StandIn:
+    """Studies without Ray and without training, by the analytic stand-in of `test_study.py`."""
+
+    def __init__(self, directory: Path) -> None:
+        path = Path(__file__).with_name("test_study.py")
+        spec = importlib.util.spec_from_file_location("stand_in", path)
+        assert spec is not None
+        assert spec.loader is not None
+        self.directory, self.module = directory, importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+        self.measure, self.storage = self.module.measure, f"sqlite:///{directory}/optuna.db"
+        self.files: tuple[Any, Any] | None = None
+
+    def rows(self) -> tuple[Any, Any]:
+        """A task of the user's own, and where its rows are."""
+        from cofi_tune.data.local import local_task
+        from cofi_tune.data.sources import Source
+
+        for name, rows in (("train", 60), ("dev", 20)):
+            lines = [f"{i % 7} words and {i % 5} signs\t{'yes' if i % 2 else 'no'}" for i in range(rows)]
+            (self.directory / f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+        train, dev = (str(self.directory / f"{name}.tsv") for name in ("train", "dev"))
+        task = local_task(train, ("text",), "label", name="signs", metric="matthews")
+        return task, Source.files(train, dev)
+
+    def run(self, name: str, evaluate: Any = None, seen: list[str] | None = None, **changes: Any) -> Any:
+        """What `study.run` returns."""
+        self.files = self.files or self.rows()
+        run = self.module.run
+        return run(self.directory, self.files, evaluate or self.measure, seen, name=name, **changes)
+
+    def trials(self, name: str) -> Any:
+        """Of a study, as Optuna has them."""
+        return self.module.load(self.directory, name).trials
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
+    """See `StandIn`."""
+    return StandIn(tmp_path_factory.mktemp("studies"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cofi_tune.optuna_study import open_study
+
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "ray", "transformers", "mlflow", "datasets")
 SECONDS = 2.0
 
@@ -46,6 +50,17 @@ WRONG = [
     ("--task cola --concurrency 5000", 2, "CPUs, this machine has"),
     ("--task cola --cpus-per-worker 5000", 2, "CPUs, this machine has"),
     ("--task cola --gpus-per-worker 99", 2, "needs 99 GPUs"),
+    ("--task cola --time-budget 90", 2, "write it as 45s, 90m, 2h"),
+    ("--task cola --time-budgt 90m", 2, "did you mean --time-budget?"),
+    ("--task cola --gpu-hours 0", 2, "not above 0"),
+    ("--task cola --gpus-per-worker 0 --gpu-hours 3", 2, "limit them by --time-budget"),
+    ("--task cola --min-score nan", 2, "not a number"),
+    ("--task cola --min-speedup -1", 2, "not a number from 0 up"),
+    ("--task cola --enqueue nowhere.json", 2, "nowhere.json: no such file"),
+    ("--task cola --enqueue points.csv", 2, "points.csv:2: unknown parameter 'cofi/target_sparsty'; did you"),
+    ("--task cola --enqueue points.jsonl", 2, "points.jsonl:2: cofi/target_sparsity is 0.99, the space has"),
+    ("--task cola --warm-start cola-cofi --output made", 2, "there is no study yet in"),
+    ("--task cola --warm-start cola-smok --storage sqlite:///there.db", 2, "did you mean cola-smoke?"),
     ("--data-dir x", 2, "--task"),
     ("", 2, "give --task"),
     ("--task grammar --data-dir x", 2, "needs no files"),
@@ -55,11 +70,23 @@ WRONG = [
 
 
 @pytest.fixture(scope="module")
-def ends() -> list[tuple[int, str, list[str]]]:
+def ends(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, list[str]]]:
     lines = json.dumps([line.split() for line, _, _ in WRONG])
+    here = tmp_path_factory.mktemp("here")
+    (here / "points.csv").write_text("cofi/target_sparsty\n0.8\n")
+    (here / "points.jsonl").write_text('{}\n{"cofi/target_sparsity": 0.99}\n')
+    open_study(f"sqlite:///{here}/there.db", "cola-smoke", {})
     done = subprocess.run(
-        [sys.executable, "-c", PROBE], input=lines, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", PROBE],
+        input=lines,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
     )
+    assert not (here / "made").exists()
     return [tuple(end) for end in json.loads(done.stdout)]
 
 
@@ -90,9 +117,12 @@ def test_dies_within_two_seconds(line: str) -> None:
 
 def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
     output = tmp_path / "runs"
-    command = "-m cofi_tune.search --task grammar --max-train-samples 640 --epochs 2 --trials 7 --dry-run"
+    flags = "--task grammar --model tiny --max-train-samples 640 --epochs 2 --trials 7 --dry-run --output"
+    code = (
+        "import sys; from cofi_tune.search import main; main(sys.argv[1:]); assert 'ray' not in sys.modules"
+    )
     done = subprocess.run(
-        [sys.executable, *command.split(), "--output", str(output)],
+        [sys.executable, "-c", code, *flags.split(), str(output)],
         capture_output=True,
         text=True,
         check=True,
@@ -101,9 +131,31 @@ def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert "cofi/target_sparsity              0.4 .. 0.95            linear" in done.stdout
     assert "off, v3, v4, v6" in done.stdout
+    assert "Space cofi: 12 parameters, 2 with choices (12 combinations) and 10 with ranges" in done.stdout
     assert "3 draws" in done.stdout
     assert "7 trials of 2 epochs: 640 training rows, 40 steps each" in done.stdout
+    for words in ("Timed now", "a step of prune", "a step of recover", "Extrapolated", "CPU hours", "disk"):
+        assert words in done.stdout
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "words"),
+    [
+        ("--task cola --data-dir . --model tiny", 3, "train.tsv"),
+        ("--task grammar --teacher there", 2, "no model"),
+    ],
+)
+def test_dry_run_ends_as_a_search_would(tmp_path: Path, flags: str, status: int, words: str) -> None:
+    (tmp_path / "there").mkdir()
+    command = [sys.executable, "-m", "cofi_tune.search", *flags.split(), "--dry-run"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path, env=env
+    )
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_every_flag_is_explained() -> None:
@@ -113,5 +165,6 @@ def test_every_flag_is_explained() -> None:
         "--task --space --trials --model --tokenizer --teacher --data-dir --workers-per-trial --concurrency"
     )
     more = "--seed --name --output --tracking-uri --storage --dry-run --max-train-samples --epochs --sampler"
-    for flag in f"{flags} {more} --scenario --selection --reference-protocol --address".split():
+    budgets = "--time-budget --gpu-hours --min-score --min-speedup --enqueue --warm-start --fresh"
+    for flag in f"{flags} {more} {budgets} --scenario --selection --reference-protocol --address".split():
         assert flag in done.stdout

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from cofi_tune.components import distillation, lagrangian, surgery
 from cofi_tune.components.gates import UNITS, LearnedGates, Unit, live_layers
 from cofi_tune.components.hard_concrete import LOG_ALPHA_LIMIT
+from cofi_tune.components.sparsity_watch import REACHED_TOLERANCE, SparsityWatch
 from cofi_tune.config import Strict, TrialConfig
 from cofi_tune.data.batches import Batch
 from cofi_tune.methods import Method, Phase, Status
@@ -34,10 +35,6 @@ from cofi_tune.modeling_cofi import (
 )
 from cofi_tune.ranks import Ranks
 from cofi_tune.records import PruningPlan, Stopped
-
-REACHED_TOLERANCE = 0.05
-"""How far below its target the expected sparsity, which swings about it, may end for the trial to count as
-having reached it. The cut has the target's sparsity in any case."""
 
 
 class Config(Strict):
@@ -92,6 +89,7 @@ class Cofi(Method):
         self.teacher_layers = distillation.teacher_layers(self.sizes.num_layers)
         self.drawn = Gates()
         self.live_L: Tensor | None = None
+        self.watch = SparsityWatch()
         self.transform: nn.Linear | None = None
         if self.uses_hidden_states:
             self.transform = nn.Linear(self.sizes.hidden_size, self.sizes.hidden_size, device=device)
@@ -137,25 +135,31 @@ class Cofi(Method):
 
     def enter(self, phase: Phase, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         """Switch gates on for pruning; cut for recovery."""
-        self.phase = phase
-        pruning = phase.name == "prune"
-        for parameter in (*self.gates.parameters(), self.lambda_1, self.lambda_2):
-            parameter.requires_grad_(pruning)
-        if pruning:
+        if phase.name == "prune":
             self._warn_if_unreachable(phase)
         if phase.name == "recover":
             student = self._cut(student)
-        student.embeddings.requires_grad_(not self.options.freeze_embeddings)
+        self._switch(phase, student)
         return student
 
+    def _switch(self, phase: Phase, student: CofiForSequenceClassification) -> None:
+        """What learns in this phase."""
+        self.phase = phase
+        for parameter in (*self.gates.parameters(), self.lambda_1, self.lambda_2):
+            parameter.requires_grad_(phase.name == "prune")
+        student.embeddings.requires_grad_(not self.options.freeze_embeddings)
+
+    @property
+    def closing_steps(self) -> float:
+        """Steps that Adam takes, at least, to move an open gate to where it is as good as closed."""
+        return (LOG_ALPHA_LIMIT + 1.6) / self.mask_learning_rate
+
     def _warn_if_unreachable(self, phase: Phase) -> None:
-        reach = self.mask_learning_rate * phase.num_steps
-        needed = LOG_ALPHA_LIMIT + 1.6
-        if reach < needed:
+        if self.closing_steps > phase.num_steps:
             warnings.warn(
-                f"mask learning rate {self.mask_learning_rate:.3g} x {phase.num_steps} steps moves a gate "
-                f"by at most {reach:.1f}, closing one takes {needed:.1f}: the target will not be reached. "
-                "Raise mask_learning_rate (or mask_travel) or the number of epochs.",
+                f"closing a gate takes {self.closing_steps:.0f} steps at mask learning rate "
+                f"{self.mask_learning_rate:.3g}, and there are {phase.num_steps}: the target will not be "
+                "reached. Raise mask_learning_rate (or mask_travel) or the number of epochs.",
                 stacklevel=2,
             )
 
@@ -169,17 +173,22 @@ class Cofi(Method):
                 f"expected sparsity {status.expected_sparsity:.3f} after pruning, target {target:.3f}: "
                 "give more epochs, or a higher cofi/mask_travel",
             )
-        self._plan, gates = self.gates.decide(target)
-        small = surgery.cut(student, self._plan, gates)
+        plan, gates = self.gates.decide(target)
+        small = surgery.cut(student, plan, gates)
+        self._follow(plan, student.device)
+        return small
+
+    def _follow(self, plan: PruningPlan, device: torch.device) -> None:
+        """The method itself becomes as narrow as the plan."""
+        self._plan = plan
         if self.transform is not None:
-            hidden = torch.tensor(self._plan.hidden, device=student.device)
-            narrow = nn.Linear(len(hidden), self.sizes.hidden_size, device=student.device)
+            hidden = torch.tensor(plan.hidden, device=device)
+            narrow = nn.Linear(len(hidden), self.sizes.hidden_size, device=device)
             narrow.weight.data.copy_(self.transform.weight.data[:, hidden])
             narrow.bias.data.copy_(self.transform.bias.data)
             self.transform = narrow
         self.drawn = Gates()
-        self.live_L = torch.tensor([bool(p.heads or p.ffn) for p in self._plan.layers], device=student.device)
-        return small
+        self.live_L = torch.tensor([bool(p.heads or p.ffn) for p in plan.layers], device=device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Masks descend, multipliers ascend, each at its constant rate; the transform as the student."""
@@ -193,10 +202,13 @@ class Cofi(Method):
             groups.append({"params": [self.lambda_1, self.lambda_2], "lr": multiplier_rate, "maximize": True})
         return groups
 
-    def before_forward(self, step: int) -> Gates:
+    def before_forward(self, step: int, again: bool = False) -> Gates:
         """One draw of every gate while pruning, shared by the rows of the batch and by all workers."""
+        if self.options.layer_matching == "v6" and self.uses_hidden_states and not again:
+            draws = self.matching_stream.random(len(self.teacher_layers)).tolist()
+            self.teacher_layers = distillation.random_teacher_layers(self.sizes.num_layers, draws)
         if self._is_in("prune"):
-            self.drawn = self.gates.sample()
+            self.drawn = self.gates.sample(again)
         return self.drawn
 
     def losses(
@@ -222,18 +234,15 @@ class Cofi(Method):
         if mix:
             terms["cofi/layer"] = mix * self._layer_loss(student, teacher, batch, ranks)
         if self._is_in("prune"):
-            terms["cofi/lagrangian"] = self._lagrangian(step) / ranks.size
+            terms["cofi/lagrangian"] = self._lagrangian(step) / ranks.shares
         return terms
 
     def _layer_loss(self, student: Encoded, teacher: Encoded, batch: Batch, ranks: Ranks) -> Tensor:
         assert self.transform is not None
-        chosen = self.teacher_layers
-        if self.options.layer_matching == "v6":
-            draws = self.matching_stream.random(len(chosen)).tolist()
-            chosen = distillation.random_teacher_layers(self.sizes.num_layers, draws)
+        # A batch that comes in parts is matched part by part, since all of it is never there at once.
         return distillation.layer_loss(
             torch.stack(student.hidden_states_NH[1:]),
-            torch.stack([teacher.hidden_states_NH[i + 1] for i in chosen]),
+            torch.stack([teacher.hidden_states_NH[i + 1] for i in self.teacher_layers]),
             self.transform,
             self._live_layers(student.logits_BC.device),
             self.options.layer_matching,
@@ -276,6 +285,50 @@ class Cofi(Method):
         pruning = self.phase.name == "prune"
         target = self._target_sparsity(step) if pruning else self.options.target_sparsity
         return Status(expected, target)
+
+    def check(self, status: Status, step: int) -> None:
+        """Stop a run that is behind its schedule, beyond its target for long, or has nothing left."""
+        if self.phase is None or not self._is_in("prune"):
+            return
+        assert status.expected_sparsity is not None
+        assert status.target_sparsity is not None
+        self.watch.check(
+            status.expected_sparsity,
+            status.target_sparsity,
+            step,
+            self.warmup_steps,
+            self.phase.num_steps,
+            self.closing_steps,
+        )
+        if not live_layers(self.gates.at_evaluation(), self.sizes.num_layers, self.lambda_1.device).any():
+            raise Stopped(
+                "all_sublayers_dead", f"every sublayer is closed at step {step}: lower cofi/target_sparsity"
+            )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Gates, multipliers, transform and random streams; the plan, once there is one."""
+        tensors = {**self.state_dict(), "stream": self.gates.stream.get_state()}
+        return tensors, {
+            "plan": None if self._plan is None else self._plan.to_json(),
+            "matching_stream": self.matching_stream.bit_generator.state,
+            "beyond_since": self.watch.beyond_since,
+        }
+
+    def restore(
+        self,
+        phase: Phase,
+        student: CofiForSequenceClassification,
+        tensors: dict[str, Tensor],
+        values: dict[str, Any],
+    ) -> None:
+        """The inverse of `state`."""
+        if values["plan"] is not None:
+            self._follow(PruningPlan.from_json(values["plan"]), student.device)
+        self.gates.stream.set_state(tensors.pop("stream"))
+        self.matching_stream.bit_generator.state = values["matching_stream"]
+        self.watch.beyond_since = values["beyond_since"]
+        self.load_state_dict(tensors)
+        self._switch(phase, student)
 
 
 METHOD = Cofi

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from cofi_tune import methods, tasks
 from cofi_tune.config import TrialConfig
-from cofi_tune.data.batches import Batch, collate, stream
+from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encode import encode
 from cofi_tune.data.encoded import EncodedSplit
 from cofi_tune.data.sources import Source
@@ -233,7 +233,7 @@ def main() -> None:
     packed_step = Packed(students[0], new_method(students[0]))
     naive_step = Naive(students[1], new_method(students[1]))
     device, batch_size = torch.device("cpu"), args.batch_size
-    ours = stream(split, batch_size, 0)
+    ours = RowStream(split, batch_size, 0)
     # The naive side gets rows in shuffled order, as a plain loader gives them; ours are length-sorted in
     # windows, which is part of what is measured. The forward passes run the very same rows.
     shuffled = np.random.Generator(np.random.PCG64(0)).permutation(len(split))

@@ -246,7 +246,7 @@ def test_multipliers_ascend_and_masks_descend(new: Run, toy: EncodedTask) -> Non
     training = new(mask_learning_rate=0.125, multiplier_ratio=2.0)
     method, phase = training.method, training.phases[0]
     method.enter(phase, training.student)
-    optimizer = training._optimizer(phase)
+    optimizer = training._new_optimizer(phase)
     start = method.gates.expected_sparsity().item()
     for _ in range(2):
         optimizer.zero_grad()

@@ -1,0 +1,227 @@
+"""What trials will cost, from a handful of real training steps, evaluations and measurements made here.
+
+Everything is timed on untrained weights of the model's size and on real rows. For recovery the model is cut
+to a drawn target: equal shares of heads and FFN units go from every layer, while hidden units stay, as nearly
+all of them do in training (the reference keeps 764 of 768 at a sparsity of 95 %).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from cofi_tune import evaluate, latency, methods, teacher
+from cofi_tune.components.gates import LearnedGates
+from cofi_tune.components.hard_concrete import LOG_ALPHA_LIMIT, clamp_
+from cofi_tune.config import StudyConfig, TrialConfig
+from cofi_tune.data.batches import steps_per_epoch
+from cofi_tune.data.encode import EncodedSplit, EncodedTask
+from cofi_tune.loop import EVALUATIONS, Training
+from cofi_tune.modeling_cofi import CofiForSequenceClassification
+from cofi_tune.records import SCENARIOS, Progress, Stopped
+
+PRUNE_STEPS, LAST_STEPS = 5, 8
+"""Steps that are run. The first of a phase is not counted, nor one with an evaluation in it."""
+SHORT_OPTIONS = {"recover_fraction": LAST_STEPS / (PRUNE_STEPS + LAST_STEPS), "mask_learning_rate": 1e-6}
+"""Of the run that is timed, for methods that have them: gates stay where they are put."""
+ENOUGH_SECONDS, MOST_RUNS = 5.0, 5
+"""Short runs are repeated until they took that long, for a median that means something with small models."""
+EVALUATED_ROWS, SELECTION_ROWS = 256, 32
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the parts of a trial."""
+
+    steps: Mapping[str, tuple[float, int]]
+    """Median seconds of a step, and of how many: by phase, and of the teacher's training."""
+    batch_size: int
+    target_sparsity: float | None
+    """Of the cut model that recovery and evaluation were timed on; None: the method cuts nothing."""
+    dense_row: float
+    """To evaluate a row with the dense model."""
+    small_row: float
+    """To evaluate one with the cut model."""
+    measurement: float
+    """To time the cut model beside the dense one, in every scenario."""
+    model_bytes: int
+    """Weights of the cut model."""
+    teacher_bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What was timed, and what follows."""
+
+    timing: Timing
+    trials: tuple[Cost, ...]
+    teacher: Cost | None
+    """None: it is given."""
+
+
+def estimate(config: StudyConfig, data: EncodedTask, trials: Sequence[TrialConfig]) -> Estimate:
+    """The cost of trials. The first one's batch size, method and target are timed.
+
+    Args:
+        config: of the study.
+        data: the encoded task.
+        trials: some that its space proposes.
+
+    Raises:
+        ValueError: the model cannot be loaded, or cannot take a step.
+    """
+    if config.device == "cpu":
+        torch.set_num_threads(config.cpus_per_worker)
+    dense = teacher.new_model(data, config.teacher or config.model, config.seed).to(config.device).eval()
+    try:
+        timing = _timed(config, data, trials[0], dense)
+    except Stopped as error:
+        raise ValueError(f"the steps that were to be timed broke off: {error}") from error
+    costs = tuple(_of_trial(timing, config, data, trial, dense) for trial in trials)
+    return Estimate(timing, costs, None if config.teacher else _of_teacher(timing, config, data))
+
+
+def _timed(
+    config: StudyConfig, data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification
+) -> Timing:
+    small, steps = _short_runs(data, trial, dense)
+    _, plain = _short_runs(data, trial.model_copy(update={"method": "dense", "options": {}}), dense)
+    dev = data.splits[data.task.dev_splits[0]]
+    dense_row, small_row = (_seconds_per_row(model, _first(dev, EVALUATED_ROWS)) for model in (dense, small))
+    start = time.perf_counter()
+    latency.measure(small, dense, dev, SCENARIOS if config.reference_protocol else SCENARIOS[:2])
+    return Timing(
+        steps={**steps, TEACHER: plain["finetune"]},
+        batch_size=trial.batch_size,
+        target_sparsity=trial.options.get("target_sparsity"),
+        dense_row=dense_row,
+        small_row=small_row,
+        measurement=time.perf_counter() - start,
+        model_bytes=_bytes(small),
+        teacher_bytes=_bytes(dense),
+    )
+
+
+def _short_runs(
+    data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification
+) -> tuple[CofiForSequenceClassification, dict[str, tuple[float, int]]]:
+    """The model that a short run ends with; median seconds of a step, and of how many, by phase."""
+    start = time.perf_counter()
+    pooled: dict[str, list[float]] = {}
+    for _ in range(MOST_RUNS):
+        small, more = _short_run(data, trial, dense)
+        pooled = {phase: pooled.get(phase, []) + each for phase, each in more.items()}
+        if time.perf_counter() - start > ENOUGH_SECONDS:
+            break
+    return small, {phase: (median(each), len(each)) for phase, each in pooled.items()}
+
+
+def _short_run(
+    data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification
+) -> tuple[CofiForSequenceClassification, dict[str, list[float]]]:
+    """Every phase for a few steps: the model at its end, and seconds of steps."""
+    per_epoch = steps_per_epoch(len(data.splits["train"]), trial.batch_size)
+    known = methods.load(trial.method).Config.model_fields
+    options = {name: value for name, value in SHORT_OPTIONS.items() if name in known}
+    num_steps = LAST_STEPS + (PRUNE_STEPS if options else 0)
+    short = trial.model_copy(
+        update={
+            "epochs": num_steps / per_epoch,
+            "finetune_epochs": 0.0,
+            "options": {**trial.options, **options},
+        }
+    )
+    student = copy.deepcopy(dense).requires_grad_(True)
+    method = methods.load(short.method)(short, student, per_epoch)
+    gates = getattr(method, "gates", None)
+    if isinstance(gates, LearnedGates):
+        _close(gates, short.options["target_sparsity"])
+    few = replace(data, splits={**data.splits, "few": _first(data.splits["selection"], SELECTION_ROWS)})
+    training = Training(student, method, dense if method.uses_teacher else None, few, short, "few")
+    seconds: dict[str, list[float]] = {}
+    before: Progress | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a run that is too short to prune anything
+        for progress in training.run():
+            timed = seconds.setdefault(progress.phase, [])
+            if before is not None and before.phase == progress.phase and progress.selection_score is None:
+                timed.append((progress.seconds - before.seconds) / (progress.step - before.step))
+            before = progress
+    return training.student, seconds
+
+
+def _close(gates: LearnedGates, target_sparsity: float) -> None:
+    """Put the gates where pruning would: equal shares of every layer's heads and FFN units closed."""
+    fine = [unit for unit in ("head", "intermediate") if unit in gates.log_alpha] or [*gates.log_alpha]
+    drawn = {unit: torch.randn_like(gates.log_alpha[unit]) * 2 for unit in fine}
+    low, high = -3 * LOG_ALPHA_LIMIT, 3 * LOG_ALPHA_LIMIT
+    with torch.no_grad():
+        for _ in range(24):
+            shift = (low + high) / 2
+            for unit, values in drawn.items():
+                gates.log_alpha[unit].copy_(values - shift)
+                clamp_(gates.log_alpha[unit])
+            too_few = float(gates.expected_sparsity()) < target_sparsity
+            low, high = (shift, high) if too_few else (low, shift)
+
+
+def _of_trial(
+    timing: Timing,
+    config: StudyConfig,
+    data: EncodedTask,
+    trial: TrialConfig,
+    dense: CofiForSequenceClassification,
+) -> Cost:
+    per_epoch = steps_per_epoch(len(data.splits["train"]), trial.batch_size)
+    phases = methods.load(trial.method)(trial, dense, per_epoch).phases()
+    selection = len(data.splits[data.selection_split(config.selection)])
+    dev = sum(len(data.splits[name]) for name in data.task.dev_splits)
+    seconds = timing.measurement + dev * (timing.dense_row + timing.small_row)
+    for phase in phases:
+        # Distilling without gates is not timed: it takes what pruning takes, at most.
+        step, _ = timing.steps.get(phase.name) or next(iter(timing.steps.values()))
+        row = timing.small_row if phase is phases[-1] else timing.dense_row
+        seconds += step * trial.batch_size / timing.batch_size * phase.num_steps
+        seconds += row * selection * (EVALUATIONS if phase.select_best else 1)
+    return Cost(sum(phase.num_steps for phase in phases), seconds)
+
+
+def _of_teacher(timing: Timing, config: StudyConfig, data: EncodedTask) -> Cost:
+    batch_size = TrialConfig().batch_size
+    steps = round(config.teacher_epochs * steps_per_epoch(len(data.splits["train"]), batch_size))
+    rows = EVALUATIONS * len(data.splits[data.selection_split(config.selection)])
+    step, _ = timing.steps[TEACHER]
+    return Cost(steps, step * batch_size / timing.batch_size * steps + rows * timing.dense_row)
+
+
+def _seconds_per_row(model: CofiForSequenceClassification, split: EncodedSplit) -> float:
+    evaluate.predict(model, _first(split, SELECTION_ROWS))
+    start = time.perf_counter()
+    evaluate.predict(model, split)
+    return (time.perf_counter() - start) / len(split)
+
+
+def _first(split: EncodedSplit, rows: int) -> EncodedSplit:
+    rows = min(rows, len(split))
+    tokens = split.offsets[rows]
+    ids, types = split.input_ids[:tokens], split.token_type_ids[:tokens]
+    return EncodedSplit(ids, types, split.offsets[: rows + 1], split.labels[:rows])
+
+
+def _bytes(model: CofiForSequenceClassification) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
