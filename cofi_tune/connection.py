@@ -100,7 +100,20 @@ def explain(error: BaseException, uri: str) -> str:
 
 def without_password(text: str) -> str:
     """A text whose addresses have lost their `user:password@`."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def masked(text: str) -> str:
+    """A text whose addresses show where `user:password@` belongs, and not what it is."""
+    return re.sub(r"//[^/\s]*@", "//USER:PASSWORD@", text)
+
+
+def absolute(uri: str) -> str:
+    """The same place from wherever it is used: a SQLite file named from the root."""
+    path = _sqlite_file(uri)
+    if path is None or path.is_absolute():
+        return uri
+    return make_url(uri).set(database=str(path.absolute())).render_as_string(hide_password=False)
 
 
 def _client(uri: str) -> MlflowClient:

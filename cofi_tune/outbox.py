@@ -93,7 +93,9 @@ class Outbox:
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """State, reason, measurement and artifacts."""
         self._histories.pop(trial_id, None)
-        self._put(trial_id, partial(self.tracking.trial, self._asked.pop(trial_id), outcome, _now_ms()))
+        asked = self._asked.pop(trial_id, None)
+        if asked is not None:  # one that never started has no run
+            self._put(trial_id, partial(self.tracking.trial, asked, outcome, _now_ms()))
 
     def replay(self, over: Iterable[tuple[Asked, Outcome, int | None]]) -> None:
         """Write finished trials unless their runs are whole: what was asked, how it ended, and when in ms."""
@@ -199,17 +201,20 @@ class Outbox:
         self._told = what
 
 
-def sync_command(output: Path, name: str, storage: str) -> str:
+def sync_command(output: Path, name: str, storage: str, uri: str) -> str:
     """What brings MLflow up to date later.
 
     Args:
         output: of the search.
         name: of the study.
         storage: URL of the study's database; named in the command unless it is the default one.
+        uri: of MLflow; named if it has a password, which is kept nowhere.
     """
     words = ["--output", str(output), "--name", name]
     if storage != default_storage(output):
-        words += ["--storage", connection.without_password(storage)]
+        words += ["--storage", connection.masked(storage)]
+    if connection.masked(uri) != uri:
+        words += ["--tracking-uri", connection.masked(uri)]
     return f"python -m cofi_tune.sync {shlex.join(words)}"
 
 

@@ -252,11 +252,12 @@ def _outbox(config: StudyConfig, study: optuna.Study, watch: Lines) -> Outbox:
         "cofi.scenario": config.scenario,
         **fields.versions(),
     }
-    plain = connection.without_password(config.tracking_uri)
-    remembered = {"uri": plain, "password": plain != config.tracking_uri, "tags": tags}
-    study.set_user_attr("tracking", remembered)
-    tracking = Tracking(config.tracking_uri, config.name, study.user_attrs["uid"], tags, config.output)
-    return Outbox(tracking, watch.note, outbox.sync_command(config.output, config.name, config.storage))
+    uri = connection.absolute(config.tracking_uri)
+    plain = connection.without_password(uri)
+    study.set_user_attr("tracking", {"uri": plain, "password": plain != uri, "tags": tags})
+    tracking = Tracking(uri, config.name, study.user_attrs["uid"], tags, config.output)
+    command = outbox.sync_command(config.output, config.name, config.storage, uri)
+    return Outbox(tracking, watch.note, command)
 
 
 def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, box: Outbox) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_the_search_does_not_wait(notebook: Notebook, said: list[str]) -> None:
         assert not box.close(limit_seconds=0.2)
     assert time.monotonic() - start < 3
     hangs.set()
-    assert said == [f"MLflow lacks s-0, s-1, s-2 and 47 more; to write it when MLflow is there: {COMMAND}"]
+    assert said == [f"MLflow lacks s-0, s-1, s-10 and 47 more; to write it when MLflow is there: {COMMAND}"]
 
 
 def test_away_and_back_is_said_once_each(
@@ -240,6 +240,12 @@ def test_a_full_disk_costs_points_and_not_the_search(
     assert notebook.written[-1] == ("s-0", DONE)
 
 
+def test_a_trial_that_never_started_has_no_run(notebook: Notebook, said: list[str]) -> None:
+    with boxed(notebook, said) as box:
+        box.ended("s-0", Outcome.failed("interrupted"))
+    assert notebook.written == []
+
+
 def test_finished_trials_are_replayed(notebook: Notebook, said: list[str]) -> None:
     with boxed(notebook, said) as box:
         box.replay([(ask(number), DONE, 5) for number in range(2)])
@@ -248,6 +254,9 @@ def test_finished_trials_are_replayed(notebook: Notebook, said: list[str]) -> No
 
 def test_the_command_names_what_it_must(tmp_path: Path) -> None:
     usual = outbox.default_storage(Path("runs"))
-    assert outbox.sync_command(Path("runs"), "s", usual) == COMMAND
-    away = outbox.sync_command(Path("my runs"), "s", "postgresql://me:secret@host/db")
-    assert away.endswith("--output 'my runs' --name s --storage postgresql://host/db")
+    assert outbox.sync_command(Path("runs"), "s", usual, "http://host") == COMMAND
+    away = outbox.sync_command(Path("my runs"), "s", "postgresql://me:secret@host/db", "http://me:too@host")
+    assert away.endswith(
+        "--output 'my runs' --name s --storage postgresql://USER:PASSWORD@host/db"
+        " --tracking-uri http://USER:PASSWORD@host"
+    )

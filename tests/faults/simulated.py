@@ -82,7 +82,7 @@ def search(
     unfinished, done = optuna_study.settle(study), optuna_study.finished(study)
     study.set_user_attr("tracking", {"uri": uri, "password": False, "tags": {"cofi.task": "simulated"}})
     tracking = Tracking(uri, name, study.user_attrs["uid"], {"cofi.task": "simulated"}, output)
-    with Outbox(tracking, say, sync_command(output, name, storage), pause_seconds=0.2) as box:
+    with Outbox(tracking, say, sync_command(output, name, storage, uri), pause_seconds=0.2) as box:
         box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
         proposals = Proposals(
             study,

@@ -69,6 +69,12 @@ def test_server_down_at_the_start_and_killed_midway(
     assert before_kill == {name: runs[name].info.run_id for name in before_kill}
     assert sorted(before_kill) == ["s-0000", "s-0001", "s-0002", "s-0003"]
     assert synced() == (0, "s: 0 written, 6 were there already\n")
+    # As if it had died before it could say how much of a trial it had.
+    run_id = runs["s-0002"].info.run_id
+    simulated.client_of(server.uri).delete_tag(run_id, "cofi.whole")
+    simulated.client_of(server.uri).set_tag(run_id, "cofi.reports", "0")
+    assert synced() == (0, "s: 1 written, 5 were there already\n")
+    simulated.check(server.uri, "s", 6)
 
 
 def test_hanging_server_does_not_slow_a_search(
