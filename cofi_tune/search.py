@@ -51,6 +51,8 @@ def _command(args: argparse.Namespace) -> int:
     task, source = source_from_arguments(args)
     checked = flags.check(args, task)
     console = _console()
+    # Before torch reads it; see trial.py.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if args.dry_run:
         from cofi_tune import dry_run
 
@@ -65,8 +67,6 @@ def _command(args: argparse.Namespace) -> int:
         args.name = optuna_study.fresh_name(args.name, output, args.storage)
         console.print(f"starting anew, as {args.name}", markup=False)
     console.print(_headline(args, checked.share), markup=False, soft_wrap=True)
-    # Before torch reads it; see trial.py.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cofi_tune import study, summary  # seconds
     from cofi_tune.progress import Foreign, display
 

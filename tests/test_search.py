@@ -142,7 +142,7 @@ def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "status", "words"),
     [
-        ("--task cola --data-dir . --model tiny", 3, "train.tsv"),
+        ("--task cola --data-dir . --model tiny", 3, "CoLA: no such directory"),
         ("--task grammar --teacher there", 2, "no model"),
     ],
 )
