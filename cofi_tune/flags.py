@@ -88,7 +88,8 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     if args.warm_start:
         from cofi_tune import warm_start
 
-        warm_start.check(args.storage, args.warm_start, args.name, args.scenario)
+        own = None if args.fresh else args.name
+        warm_start.check(args.storage, args.warm_start, own, args.scenario)
     return Checked(space, [trial.user_attrs["proposal"] for trial in drawn], enqueue, share)
 
 

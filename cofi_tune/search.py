@@ -62,9 +62,9 @@ def _command(args: argparse.Namespace) -> int:
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     if args.fresh:
-        from cofi_tune import optuna_study
+        from cofi_tune import storage
 
-        args.name = optuna_study.fresh_name(args.name, output, args.storage)
+        args.name = storage.fresh_name(args.name, output, args.storage)
         console.print(f"starting anew, as {args.name}", markup=False)
     console.print(_headline(args, checked.share), markup=False, soft_wrap=True)
     from cofi_tune import study, summary  # seconds
