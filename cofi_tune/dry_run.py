@@ -122,8 +122,9 @@ def _timed(timing: estimate.Timing, config: StudyConfig) -> list[str]:
     where = "one GPU" if config.device == "cuda" else f"{threads} CPU thread{'s' if threads > 1 else ''}"
     cut = "" if timing.target_sparsity is None else f" (cut to a sparsity of {timing.target_sparsity:.2f})"
     steps = [
-        f"  a step of {phase} {_seconds(seconds)}, median of {number}"
-        for phase, (seconds, number) in timing.steps.items()
+        f"  a step of {phase} {_seconds(timing.step(phase))}, the median of {len(each)} "
+        f"between {_seconds(min(each))} and {_seconds(max(each))}"
+        for phase, each in timing.steps.items()
     ]
     return [
         f"\nTimed now, like draw 1: one process with {where}, batches of {timing.batch_size} real rows, "

@@ -40,8 +40,8 @@ TEACHER = "teacher"
 class Timing:
     """Seconds of the parts of a trial."""
 
-    steps: Mapping[str, tuple[float, int]]
-    """Median seconds of a step, and of how many: by phase, and of the teacher's training."""
+    steps: Mapping[str, Sequence[float]]
+    """Seconds of single steps: by phase, and of the teacher's training."""
     batch_size: int
     target_sparsity: float | None
     """Of the cut model that recovery and evaluation were timed on; None: the method cuts nothing."""
@@ -54,6 +54,10 @@ class Timing:
     model_bytes: int
     """Weights of the cut model."""
     teacher_bytes: int
+
+    def step(self, phase: str) -> float:
+        """Median seconds of a step; of pruning, which takes as much at least, for a phase not timed."""
+        return median(self.steps.get(phase) or next(iter(self.steps.values())))
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,8 @@ def _timed(
 
 def _short_runs(
     data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification
-) -> tuple[CofiForSequenceClassification, dict[str, tuple[float, int]]]:
-    """The model that a short run ends with; median seconds of a step, and of how many, by phase."""
+) -> tuple[CofiForSequenceClassification, dict[str, list[float]]]:
+    """The model that a short run ends with, and seconds of steps by phase."""
     start = time.perf_counter()
     pooled: dict[str, list[float]] = {}
     for _ in range(MOST_RUNS):
@@ -128,7 +132,7 @@ def _short_runs(
         pooled = {phase: pooled.get(phase, []) + each for phase, each in more.items()}
         if time.perf_counter() - start > ENOUGH_SECONDS:
             break
-    return small, {phase: (median(each), len(each)) for phase, each in pooled.items()}
+    return small, pooled
 
 
 def _short_run(
@@ -193,10 +197,8 @@ def _of_trial(
     dev = sum(len(data.splits[name]) for name in data.task.dev_splits)
     seconds = timing.measurement + dev * (timing.dense_row + timing.small_row)
     for phase in phases:
-        # Distilling without gates is not timed: it takes what pruning takes, at most.
-        step, _ = timing.steps.get(phase.name) or next(iter(timing.steps.values()))
         row = timing.small_row if phase is phases[-1] else timing.dense_row
-        seconds += step * trial.batch_size / timing.batch_size * phase.num_steps
+        seconds += timing.step(phase.name) * trial.batch_size / timing.batch_size * phase.num_steps
         seconds += row * selection * (EVALUATIONS if phase.select_best else 1)
     return Cost(sum(phase.num_steps for phase in phases), seconds)
 
@@ -205,8 +207,8 @@ def _of_teacher(timing: Timing, config: StudyConfig, data: EncodedTask) -> Cost:
     batch_size = TrialConfig().batch_size
     steps = round(config.teacher_epochs * steps_per_epoch(len(data.splits["train"]), batch_size))
     rows = EVALUATIONS * len(data.splits[data.selection_split(config.selection)])
-    step, _ = timing.steps[TEACHER]
-    return Cost(steps, step * batch_size / timing.batch_size * steps + rows * timing.dense_row)
+    step = timing.step(TEACHER) * batch_size / timing.batch_size
+    return Cost(steps, step * steps + rows * timing.dense_row)
 
 
 def _seconds_per_row(model: CofiForSequenceClassification, split: EncodedSplit) -> float:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from alembic.util.exc import CommandError
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from cofi_tune.database import making
 from cofi_tune.messages import DUPLICATE, LOST, Asked, Outcome, outcome_from_json
 from cofi_tune.records import OBJECTIVES
+from cofi_tune.storage import database_errors, open_storage
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}
 WARM_START = "warm_start"
@@ -56,7 +51,7 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
         OtherPurpose: it exists and was made for something else; names each difference.
     """
     opened = open_storage(storage)
-    with _database_errors():
+    with database_errors():
         study = optuna.create_study(
             study_name=name,
             storage=opened,
@@ -80,57 +75,6 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
             "give this one another --name"
         )
     return study
-
-
-def fresh_name(name: str, output: Path, storage: str) -> str:
-    """The first of `name`, `<name>-2`, `<name>-3`, ... that no study has; its directory is made.
-
-    Args:
-        name: of the study.
-        output: where the directories of studies are.
-        storage: URL of the database.
-    """
-    taken = {study.study_name for study in optuna.get_all_study_summaries(open_storage(storage))}
-    for number in itertools.count(1):
-        candidate = name if number == 1 else f"{name}-{number}"
-        if candidate not in taken:
-            # Made here, so that of two searches that start at once each has its own.
-            with contextlib.suppress(FileExistsError):
-                (output / candidate).mkdir(parents=True)
-                return candidate
-    raise AssertionError
-
-
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """A database of studies, made, or brought to this Optuna's tables, by one process at a time.
-
-    Raises:
-        OSError: it cannot be used.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A second command on the same file waits instead of failing with "database is locked".
-    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    with _database_errors(), making(url):
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=True)
-        if storage.get_current_version() != storage.get_head_version():
-            storage.upgrade()
-        return storage
-
-
-@contextlib.contextmanager
-def _database_errors() -> Iterator[None]:
-    """Whatever is wrong with a database, in one line."""
-    try:
-        yield
-    except (
-        SQLAlchemyError,
-        CommandError,
-        optuna.exceptions.StorageInternalError,
-        ImportError,
-        OSError,
-    ) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OSError(f"the study's database (--storage) cannot be used: {line}") from error
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -214,7 +158,18 @@ def tell(study: optuna.Study, trial: Trial, outcome: Outcome) -> None:
     for name, value in violations(study.user_attrs["purpose"], values or WORST).items():
         if name not in known:  # set by a driver that died before it could tell
             trial.set_constraint(name, value)
+    for name, value in in_short(outcome).items():
+        trial.set_user_attr(name, value)
     study.tell(trial, None if values is None else [*values.values()], state=STATES[outcome.state])
+
+
+def in_short(outcome: Outcome) -> dict[str, Any]:
+    """What a person wants to see beside the objectives, in a table of user attributes."""
+    m = outcome.measurement
+    if m is None:
+        return {"reason": outcome.reason, "message": outcome.message}
+    timings = {f"{timing.scenario}_speedup": round(timing.speedup, 3) for timing in m.latencies}
+    return {"sparsity": round(m.sparsity, 4), "num_parameters": m.num_parameters, **timings}
 
 
 def violations(purpose: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, float]:

@@ -146,7 +146,8 @@ def _table(document: Mapping[str, Any]) -> Table:
 def _recommendation(document: Mapping[str, Any], directory: Path) -> str:
     best = next((r for r in document["trials"] if r["trial"] == document["recommended"]), None)
     score, speedup = document["min_score"], document["min_speedup"]
-    demands = [f"a score of {score:g}"] * (score is not None) + [f"{speedup:g}x"] * (speedup is not None)
+    demands = [] if score is None else [f"a score of {score:g}"]
+    demands += [] if speedup is None else [f"{speedup:g}x"]
     if demands:
         what = f"with at least {' and '.join(demands)}"
         which = "Best" if score is None else "Fastest"

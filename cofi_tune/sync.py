@@ -19,6 +19,7 @@ from cofi_tune import connection, fields, optuna_study, summary
 from cofi_tune.data.arguments import USAGE_EXIT, Parser
 from cofi_tune.data.names import closest
 from cofi_tune.outbox import default_storage
+from cofi_tune.storage import open_storage
 from cofi_tune.tracking import Tracking
 
 UNREACHABLE_EXIT = 4
@@ -95,7 +96,7 @@ def _studies(output: Path, storage: str | None, name: str | None) -> list[optuna
         raise ValueError(f"--output {output}: no search was made here (no optuna.db); or give --storage")
     url = storage or default_storage(output)
     try:
-        opened = optuna_study.open_storage(url)
+        opened = open_storage(url)
         found = [
             optuna.load_study(study_name=known.study_name, storage=opened)
             for known in opened.get_all_studies()

@@ -16,20 +16,21 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from cofi_tune.data.names import unknown
 from cofi_tune.database import sqlite_file
-from cofi_tune.optuna_study import WARM_START, open_storage, trial_id_of, violations
+from cofi_tune.optuna_study import WARM_START, trial_id_of, violations
 from cofi_tune.records import OBJECTIVES
+from cofi_tune.storage import open_storage
 
 FROM, TASK, OTHER_TASK = "warm_start_study_id", "warm_start_task", "warm_start_other_task"
 """User attributes beside `WARM_START`, which is the earlier trial's id."""
 
 
-def check(storage: str, names: Sequence[str], own: str, scenario: str) -> None:
+def check(storage: str, names: Sequence[str], own: str | None, scenario: str) -> None:
     """Refuse studies that cannot be learned from.
 
     Args:
         storage: URL of the database that this study and the earlier ones are in.
         names: of the earlier studies.
-        own: this study's name.
+        own: this study's name; None: a new one.
         scenario: whose speedup this study improves.
 
     Raises:

@@ -1,11 +1,8 @@
-"""The study on disk: made by many at once, and what it demands of its models."""
+"""The study on disk: states with a meaning, and what it demands of its models."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,60 +11,9 @@ from optuna.trial import TrialState
 
 from cofi_tune import optuna_study, study
 from cofi_tune.messages import FAIL_REASONS, KEY, Message, Outcome, encode
-from cofi_tune.optuna_study import OtherPurpose, fresh_name, open_study, violations
+from cofi_tune.optuna_study import OtherPurpose, violations
 from cofi_tune.records import InvalidMetric, InvalidPoint
 from cofi_tune.worker import outcome_of
-
-MAKE = """
-import sys, time
-from cofi_tune.optuna_study import open_study
-while time.time() < float(sys.argv[3]):
-    pass
-study = open_study(sys.argv[1], sys.argv[2], {"task": "x"})
-study.tell(study.ask(), [1.0, 2.0])
-"""
-
-
-def test_searches_that_start_at_once_on_a_fresh_database_all_succeed(tmp_path: Path) -> None:
-    import time
-
-    start = str(time.time() + 4)
-    storage = f"sqlite:///{tmp_path}/optuna.db"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", MAKE, storage, f"study-{number}", start], stderr=subprocess.PIPE, text=True
-        )
-        for number in range(4)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * 4, errors
-    assert len(optuna.get_all_study_summaries(storage)) == 4
-
-
-def test_old_tables_are_brought_up_to_date(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/optuna.db"
-    made = optuna_study.open_storage(storage)
-    made._version_manager._set_alembic_revision("v3.0.0.d")
-    with pytest.raises(RuntimeError, match="storage upgrade"):
-        optuna.storages.RDBStorage(storage)
-    optuna_study.open_storage(storage)
-    optuna.storages.RDBStorage(storage)
-
-
-def test_database_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "optuna.db").write_text("this is no database, but text of some length" * 100)
-    for storage in (f"sqlite:///{tmp_path}/optuna.db", f"sqlite:///{tmp_path}/no/optuna.db", "nosuch://x"):
-        with pytest.raises(OSError, match=r"database \(--storage\) cannot be used") as caught:
-            open_study(storage, "s", {})
-        assert str(caught.value).count("cannot be used") == 1
-
-
-def test_fresh_names(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/optuna.db"
-    assert fresh_name("s", tmp_path, storage) == "s"
-    assert fresh_name("s", tmp_path, storage) == "s-2", "its directory is there"
-    open_study(storage, "s-3", {})
-    assert fresh_name("s", tmp_path, storage) == "s-4", "the storage has s-3"
 
 
 def test_violations() -> None:
@@ -139,6 +85,21 @@ def test_driver_that_died_after_the_constraints(stand_in: Any) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         found = stand_in.run("half-told", trials=3, min_score=0.5)
     assert len(found["trials"]) == 3
+
+
+def test_a_table_of_trials_reads_well(stand_in: Any) -> None:
+    ends = iter([Outcome("pruned", "target_not_reached", "0.3 of 0.5")])
+    stand_in.run("table", lambda job: next(ends, None) or stand_in.measure(job), trials=2)
+    one, two = (trial.user_attrs for trial in stand_in.trials("table"))
+    assert (one["reason"], one["message"]) == ("target_not_reached", "0.3 of 0.5")
+    assert {*two} - {"outcome", "settings", "enqueued"} == {
+        "trial_id",
+        "sparsity",
+        "num_parameters",
+        "throughput_speedup",
+    }
+    loaded = optuna.load_study(study_name="table", storage=stand_in.storage)
+    assert loaded.metric_names == ["score", "speedup"]
 
 
 def test_reasons_of_failures(stand_in: Any) -> None:

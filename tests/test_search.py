@@ -142,7 +142,7 @@ def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "status", "words"),
     [
-        ("--task cola --data-dir . --model tiny", 3, "train.tsv"),
+        ("--task cola --data-dir . --model tiny", 3, "CoLA: no such directory"),
         ("--task grammar --teacher there", 2, "no model"),
     ],
 )
@@ -156,6 +156,26 @@ def test_dry_run_ends_as_a_search_would(tmp_path: Path, flags: str, status: int,
     assert done.returncode == status, done.stderr
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_fresh_goes_under_a_new_name_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cofi_tune import search, study, summary
+
+    made = []
+    document = {"trials": [1]}
+    monkeypatch.setattr(study, "run", lambda config, *rest, **more: made.append(config) or document)
+    monkeypatch.setattr(summary, "show", lambda *rest: None)
+    flags = f"--task grammar --name mine --min-score 0.5 --time-budget 90m --output {tmp_path}"
+    for _ in range(3):
+        assert search.main([*flags.split(), "--fresh"]) == 0
+    assert [config.name for config in made] == ["mine", "mine-2", "mine-3"]
+    assert "starting anew, as mine-3\n" in capsys.readouterr().out
+    assert search.main(flags.split()) == 0
+    assert made[-1].name == "mine", "without the flag the old one goes on"
+    assert (made[-1].min_score, made[-1].time_budget_seconds, made[-1].gpu_hours) == (0.5, 5400, None)
+    assert made[-1].directory.is_dir()
 
 
 def test_every_flag_is_explained() -> None:

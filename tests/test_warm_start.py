@@ -151,6 +151,12 @@ def test_samplers_learn_from_them(tmp_path: Path, name: str) -> None:
     assert sum(abs(x - 0.8) < 0.25 for x in draws) >= 9, draws
 
 
+def test_a_new_study_may_learn_from_the_one_whose_name_it_was_to_have(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    open_study(storage, "mine", PURPOSE)
+    warm_start.check(storage, ["mine"], None, "throughput")
+
+
 def test_studies_that_cannot_be_learned_from(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/optuna.db"
     with pytest.raises(ValueError, match="no study yet"):
