@@ -13,7 +13,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cofi_tune.database import making
+from sqlalchemy.engine import make_url
+
+from cofi_tune.database import making, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,7 +112,7 @@ def masked(text: str) -> str:
 
 def absolute(uri: str) -> str:
     """The same place from wherever it is used: a SQLite file named from the root."""
-    path = _sqlite_file(uri)
+    path = sqlite_file(uri)
     if path is None or path.is_absolute():
         return uri
     return make_url(uri).set(database=str(path.absolute())).render_as_string(hide_password=False)
