@@ -49,8 +49,8 @@ class Search:
             *("--space", str(self.output / "easy.py"), *self.flags, *more),
         ]
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
-        environment = {
+    def start_environment(self) -> dict[str, str]:
+        return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(SITE), str(Path(__file__).parents[3])]),
             "COFI_TEST_FAULTS": json.dumps(self.faults),
@@ -58,9 +58,11 @@ class Search:
             MARK: str(self.output),
             **self.environment,
         }
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*more),
-            env=environment,
+            env=self.start_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -80,6 +80,10 @@ POINTS = [
     ("cofi_tune.tidy:Tidy.ended", "after"),
     ("cofi_tune.study:_sum_up", "before"),
     ("cofi_tune.summary:files", "after"),
+    ("cofi_tune.checkpoint:_write", "after"),
+    ("cofi_tune.checkpoint:save", "after"),
+    ("cofi_tune.compress:save", "before"),
+    ("cofi_tune.compress:save", "after"),
 ]
 """Between any two of them something of value is written."""
 
@@ -88,6 +92,7 @@ POINTS = [
 def test_driver_killed_at_each_commit_point(
     search: Any, undisturbed: Any, tmp_path: Path, at: str, when: str
 ) -> None:
+    search.environment = {"COFI_TEST_NO_RAY": "1"}
     search.faults = [{"at": at, "when": when, "do": "kill", "once": str(tmp_path / "once")}]
     process = search.start()
     process.communicate(timeout=240)
@@ -116,7 +121,7 @@ def test_killed_rank_brings_the_group_back(search: Any, tmp_path: Path) -> None:
     assert '"steps": [0, 0' not in attempts.read_text()
 
 
-def test_raylet_killed_ends_in_a_message_and_goes_on(search: Any, undisturbed: Any) -> None:
+def test_raylet_killed_loses_nothing(search: Any, undisturbed: Any) -> None:
     import psutil
 
     process = search.start()
@@ -126,7 +131,7 @@ def test_raylet_killed_ends_in_a_message_and_goes_on(search: Any, undisturbed: A
     ]
     raylet.kill()
     text = process.communicate(timeout=120)[0]
-    assert process.returncode not in (0, -signal.SIGKILL), text
+    assert "Traceback (most" not in text
     search.run()
     search.check()
     assert search.front() == undisturbed.front()

@@ -2,9 +2,11 @@
 
 Python imports this file at its start where the folder is in PYTHONPATH. `COFI_TEST_FAULTS` is a JSON list of
     {"at": "module:qualified.name", "when": "before" or "after", "nth": 1, "do": "kill", "once": "path"}
-with `do` one of kill (SIGKILL of this process), hang, memory, raise, nan. With `once` it strikes one time in
-all processes together: whoever can make the file. `COFI_TEST_CLOCK=1` times models by their
-multiply-accumulates, so that two searches of one seed can be compared.
+with `do` one of kill (SIGKILL of this process), hang, memory (an error), limit and unlimit (of this process's
+address space, really). With `once` it strikes one time in all processes together: whoever can make the file.
+
+`COFI_TEST_CLOCK=1` times models by their parameters, so that two searches of one seed can be compared.
+`COFI_TEST_NO_RAY=1` runs trials in the driver's own process: quicker, where Ray's part is not what is tested.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -36,8 +40,15 @@ def strike(fault: dict[str, Any]) -> None:
             time.sleep(3600)
         case "memory":
             raise MemoryError("no more of it")
-        case "raise":
-            raise RuntimeError("a test's fault")
+        case "limit":
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit(pages * resource.getpagesize() + 2**20)
+        case "unlimit":
+            limit(resource.getrlimit(resource.RLIMIT_AS)[1])
+
+
+def limit(address_space: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def faulty(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[..., Any]:
@@ -77,6 +88,26 @@ def count_instead_of_timing(latency: ModuleType) -> None:
     latency.measure = measure
 
 
+def run_trials_here(trial: ModuleType) -> None:
+    def launch(config: Any, proposals: Any, stopper: Any, address: str | None = None) -> None:
+        from cofi_tune import worker
+        from cofi_tune.messages import KEY, encode
+        from cofi_tune.ranks import ALONE
+
+        for number in range(1000):
+            proposed = proposals.suggest(str(number))
+            if not isinstance(proposed, dict) or stopper.requested:
+                return
+
+            def report(message: Any, name: str = str(number)) -> None:
+                proposals.on_trial_result(name, {KEY: encode(message)})
+
+            worker.work(proposed["job"], ALONE, report)
+            proposals.on_trial_complete(str(number), {})
+
+    trial.launch = launch
+
+
 class Patcher(importlib.abc.MetaPathFinder):
     """Changes modules as they are imported."""
 
@@ -106,5 +137,7 @@ for one in json.loads(os.environ.get("COFI_TEST_FAULTS", "[]")):
     changes.setdefault(one["at"].partition(":")[0], []).append(functools.partial(put_in, fault=one))
 if os.environ.get("COFI_TEST_CLOCK"):
     changes.setdefault("cofi_tune.latency", []).append(count_instead_of_timing)
+if os.environ.get("COFI_TEST_NO_RAY"):
+    changes.setdefault("cofi_tune.trial", []).append(run_trials_here)
 if changes:
     sys.meta_path.insert(0, Patcher(changes))
