@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test test-faults check format clean
 
 install: .venv/installed
 
@@ -22,7 +22,10 @@ check: install
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not faults"
+
+test-faults: install
+	$(BIN)/python -m pytest -m faults
 
 format: install
 	$(BIN)/ruff check --fix

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from cofi_tune import evaluate, latency, methods, teacher
+import cofi_tune
+from cofi_tune import checkpoint, evaluate, latency, methods, teacher
 from cofi_tune.config import Setup, TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
 from cofi_tune.data.encode import EncodedTask, open_encoded
@@ -21,21 +22,28 @@ from cofi_tune.methods import Method
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Measurement, Progress, encoder_macs
+from cofi_tune.resumable import Upkeep, resumable
 
 
-def compress(trial: TrialConfig, setup: Setup, ranks: Ranks = ALONE) -> Iterator[Progress | Measurement]:
+def compress(
+    trial: TrialConfig, setup: Setup, ranks: Ranks = ALONE, upkeep: Upkeep | None = None
+) -> Iterator[Progress | Measurement]:
     """Train, cut, score, time and save; yields its progress and, on the first worker, the measurement last.
+
+    Goes on from the last good checkpoint in the output directory, if there is one of this run.
 
     Args:
         trial: hyperparameters.
         setup: where data and teacher are, where results go, what to run on.
         ranks: this worker's place among those of the trial.
+        upkeep: what happens between the steps; None: checkpoints as `setup` says.
 
     Raises:
         Stopped: the run ended without a model worth measuring, with the reason.
         InvalidPoint: the configuration leaves nothing of the model.
+        OSError: a checkpoint or the model cannot be written.
     """
-    started = time.perf_counter()
+    upkeep = upkeep or Upkeep(setup.checkpoint_seconds)
     if setup.num_threads and torch.device(setup.device).type == "cpu":
         torch.set_num_threads(setup.num_threads)
     data = open_encoded(setup.data)
@@ -47,11 +55,31 @@ def compress(trial: TrialConfig, setup: Setup, ranks: Ranks = ALONE) -> Iterator
     guide = dense if method.uses_teacher else None
     selection = data.selection_split(setup.selection)
     training = Training(student, method, guide, data, trial, selection, ranks)
-    yield from training.run()
+    yield from resumable(training, checkpoints_of(setup), identity(trial, setup, data), upkeep)
+    scores = _all_scores(training.student, data, ranks), _all_scores(dense, data, ranks)
+    upkeep.beat()
     if ranks.rank == 0:
-        measurement = measure(training.student, dense, data, method, setup, time.perf_counter() - started)
+        seconds = time.perf_counter() - training.started
+        measurement = measure(training.student, dense, data, method, setup, scores, seconds)
         save(training.student, measurement, method, data, setup.output)
         yield measurement
+
+
+def checkpoints_of(setup: Setup) -> Path:
+    """Where a run keeps its checkpoints; they may go once whoever asked for it has its measurement."""
+    return setup.output / checkpoint.DIRECTORY
+
+
+def identity(trial: TrialConfig, setup: Setup, data: EncodedTask) -> dict[str, Any]:
+    """What makes a checkpoint this run's and no other's."""
+    return {
+        "trial": trial.model_dump(mode="json"),
+        "data": data.content_hash,
+        "tokens": data.directory.name,
+        "teacher": setup.teacher.name,
+        "selection": setup.selection,
+        "code": cofi_tune.__version__,
+    }
 
 
 def start_student(trial: TrialConfig, setup: Setup, data: EncodedTask) -> CofiForSequenceClassification:
@@ -79,11 +107,22 @@ def measure(
     data: EncodedTask,
     method: Method,
     setup: Setup,
+    scores_of: tuple[dict[str, float], dict[str, float]],
     seconds: float,
 ) -> Measurement:
-    """Score and time what is shipped, beside the dense model."""
+    """Time what is shipped, beside the dense model, and put all figures together.
+
+    Args:
+        model: what is shipped.
+        dense: the dense model.
+        data: whose dev rows are timed.
+        method: what made the model.
+        setup: of the run.
+        scores_of: the scores of both.
+        seconds: of training.
+    """
     task = data.task
-    scores, dense_scores = _all_scores(model, data), _all_scores(dense, data)
+    scores, dense_scores = scores_of
     dev = data.splits[task.dev_splits[0]]
     scenarios = dict.fromkeys((setup.scenario, *setup.scenarios))
     latencies = latency.measure(model, dense, dev, scenarios)
@@ -155,11 +194,14 @@ def save(
     (output / "measurement.json").write_text(json.dumps(measurement.to_json(), indent=2))
 
 
-def _all_scores(model: CofiForSequenceClassification, data: EncodedTask) -> dict[str, float]:
+def _all_scores(
+    model: CofiForSequenceClassification, data: EncodedTask, ranks: Ranks = ALONE
+) -> dict[str, float]:
     """Every metric on every dev split; the first split's under their plain names."""
     scores: dict[str, float] = {}
     for number, name in enumerate(data.task.dev_splits):
-        for metric, value in evaluate.score(model, data.task, data.splits[name]).items():
+        scored = evaluate.score(model, data.task, data.splits[name], ranks=ranks)
+        for metric, value in scored.items():
             scores[metric if number == 0 else f"{name}_{metric}"] = value
     return scores
 

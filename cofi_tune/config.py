@@ -98,6 +98,12 @@ class Setup(Strict):
     selection: Literal["train", "dev"] = "train"
     """Rows that choose the best checkpoint. "dev" is the paper's protocol, and selects on reported rows."""
     model_seed: int = 0
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    """From one checkpoint to the next, at least."""
+    timeout_seconds: float = Field(default=1800.0, gt=0)
+    """Without a step, after which a worker ends itself."""
+    stop_file: Path | None = None
+    """Workers save a checkpoint and stop once it exists. Its name is of one driver alone."""
 
 
 class StudyConfig(Strict):
@@ -135,6 +141,8 @@ class StudyConfig(Strict):
     concurrency: int = Field(ge=1)
     cpus_per_worker: int = Field(ge=1)
     gpus_per_worker: float = Field(ge=0)
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    timeout_seconds: float = Field(default=1800.0, gt=0)
     output: Path
     tracking_uri: str
     storage: str

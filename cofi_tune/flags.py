@@ -201,6 +201,20 @@ def parser() -> Parser:
     )
     add("--cpus-per-worker", type=positive, metavar="N", help="threads of each (default: an equal share)")
     add("--gpus-per-worker", type=not_negative, metavar="X", help="default: 1 where there is one")
+    add(
+        "--checkpoint-seconds",
+        type=not_negative,
+        default=30.0,
+        metavar="N",
+        help="from one checkpoint of a trial to the next, at least (default 30)",
+    )
+    add(
+        "--trial-timeout",
+        type=duration,
+        default=1800.0,
+        metavar="TIME",
+        help="without a step, after which a trial is ended and tried again (default 30m)",
+    )
     add("--address", help="of a Ray cluster, or auto (default: a Ray of its own)")
     add = made.add_argument_group("results").add_argument
     add("--output", default="runs", metavar="DIR", help="holds everything (default runs)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cofi_tune import evaluate
+from cofi_tune import bookkeeping, evaluate
+from cofi_tune.bookkeeping import Best, Mean
+from cofi_tune.checkpoint import State
 from cofi_tune.config import TrialConfig
-from cofi_tune.data.batches import Batch, collate, stream
+from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encode import EncodedSplit, EncodedTask
 from cofi_tune.methods import Method, Phase
-from cofi_tune.modeling_cofi import CofiForSequenceClassification, Encoded, Gates
+from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification, Encoded, Gates
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Progress, Stopped
 
@@ -33,9 +36,11 @@ class Step(nn.Module):
         super().__init__()
         self.student, self.method, self.ranks = student, method, ranks
 
-    def forward(self, batch: Batch, teacher: Encoded | None, step: int) -> dict[str, Tensor]:
-        """Named losses: this worker's share."""
-        gates = self.method.before_forward(step)
+    def forward(
+        self, batch: Batch, teacher: Encoded | None, step: int, again: bool = False
+    ) -> dict[str, Tensor]:
+        """Named losses of a share of a batch; `again`: not the first of this step."""
+        gates = self.method.before_forward(step, again)
         out = encode(self.student, batch, gates, self.method.uses_hidden_states)
         return self.method.losses(out, teacher, batch, step, self.ranks)
 
@@ -76,61 +81,151 @@ class Training:
         self.student, self.method, self.teacher = student, method, teacher
         self.data, self.trial, self.ranks = data, trial, ranks
         self.selection: EncodedSplit = data.splits[selection]
-        if min(trial.batch_size, len(data.splits["train"])) < ranks.size:
-            raise ValueError(f"a batch of {trial.batch_size} rows cannot be shared by {ranks.size} workers")
-        self.rows = stream(data.splits["train"], trial.batch_size, trial.seed)
+        if min(trial.batch_size, len(data.splits["train"])) < ranks.shares:
+            raise ValueError(f"a batch of {trial.batch_size} rows cannot be shared by {ranks.shares} workers")
+        self.rows = RowStream(data.splits["train"], trial.batch_size, trial.seed)
         self.phases = method.phases()
         self.num_steps = sum(phase.num_steps for phase in self.phases)
         self.step = 0
         self.started = time.perf_counter()
+        self._phase_number, self._phase_step = 0, 0
+        self._losses = Mean()
+        self._best: Best | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._restored: State | None = None
 
     def run(self) -> Iterator[Progress]:
-        """Train through every phase.
+        """Train through every phase; yields the reports.
+
+        Raises:
+            Stopped: the method gave up, or a loss is not finite.
+        """
+        return (progress for progress in self.steps() if progress is not None)
+
+    def steps(self) -> Iterator[Progress | None]:
+        """Train through every phase; yields after every step: a report where one is due, else None.
+
+        Whenever it has yielded, `state` is whole.
 
         Raises:
             Stopped: the method gave up, or a loss is not finite.
         """
         if self.teacher is not None:
             self.teacher.eval().requires_grad_(False)
-        for phase in self.phases:
-            self.student = self.method.enter(phase, self.student)
+        for number in range(self._phase_number, len(self.phases)):
+            phase = self.phases[number]
+            if self._restored is None:
+                self.student = self.method.enter(phase, self.student)
+                self._phase_number, self._phase_step = number, 0
+                self._best = Best() if phase.select_best else None
             yield from self._phase(phase)
         self.student = self.method.finish(self.student)
         self.student.eval()
 
-    def _phase(self, phase: Phase) -> Iterator[Progress]:
+    def state(self) -> State:
+        """All that a run of this configuration needs to go on from here; asked of every worker at once."""
+        assert self._optimizer is not None
+        best, device = self._best or Best(), self.student.device
+        method_tensors, method_values = self.method.state()
+        names = sorted(self._losses.sums)
+        own = bookkeeping.random_state(device)
+        if names:
+            own["losses"] = torch.stack([self._losses.sums[n].float() for n in names]).cpu()
+        tensors = bookkeeping.named(
+            student=self.student.state_dict(),
+            method=method_tensors,
+            optimizer=bookkeeping.optimizer_state(self._optimizer),
+            best=best.weights,
+        )
+        for name, tensor in own.items():
+            for rank, theirs in enumerate(self.ranks.gather(tensor, device)):
+                tensors[f"rank{rank}/{name}"] = theirs
+        values = {
+            "phase": self._phase_number,
+            "phase_step": self._phase_step,
+            "rows": self.rows.state(),
+            "seconds": time.perf_counter() - self.started,
+            "best_score": best.score,
+            "losses": [names, self._losses.count],
+            "student": self.student.config.to_dict(),
+            "method": method_values,
+        }
+        return State(self.step, tensors, values)
+
+    def restore(self, state: State) -> None:
+        """Go on, at the next `steps`, where `state` was taken; the workers must be as many as then."""
+        values, device = state.values, self.student.device
+        self.step = state.step
+        self.started = time.perf_counter() - values["seconds"]
+        self._phase_number, self._phase_step = values["phase"], values["phase_step"]
+        self.rows.restore(values["rows"])
+        self.student = CofiForSequenceClassification(CofiConfig.from_dict(values["student"])).to(device)
+        self.student.load_state_dict(bookkeeping.under("student", state.tensors))
+        phase = self.phases[self._phase_number]
+        self.method.restore(phase, self.student, bookkeeping.under("method", state.tensors), values["method"])
+        if phase.select_best:
+            self._best = Best()
+            self._best.score = values["best_score"]
+            weights = bookkeeping.under("best", state.tensors)
+            self._best.weights = {name: tensor.to(device) for name, tensor in weights.items()}
+        own = bookkeeping.under(f"rank{self.ranks.rank}", state.tensors)
+        names, self._losses.count = values["losses"]
+        if names:
+            self._losses.sums = dict(zip(names, own["losses"].to(device).unbind(), strict=True))
+        self._restored = state
+
+    def _phase(self, phase: Phase) -> Iterator[Progress | None]:
         self.student.train()
         module: nn.Module = Step(self.student, self.method, self.ranks)
         if self.ranks.size > 1:
             module = DistributedDataParallel(module, broadcast_buffers=False)
-        optimizer = self._optimizer(phase)
-        clipped = [p for g in optimizer.param_groups if g["scheduled"] for p in g["params"]]
-        best = _Best() if phase.select_best else None
-        losses = _Mean()
+        self._optimizer = self._new_optimizer(phase)
+        if self._restored is not None:
+            state = self._restored.tensors
+            bookkeeping.restore_optimizer(self._optimizer, bookkeeping.under("optimizer", state))
+            # Last, since making a model draws random weights.
+            own = bookkeeping.under(f"rank{self.ranks.rank}", state)
+            bookkeeping.restore_random(own, self.student.device)
+            self._restored = None
         # A multiple of the evaluations, so that these fall on reports and every mean covers as many steps.
         share = REPORTS * phase.num_steps / self.num_steps
         reports = EVALUATIONS * max(1, round(share / EVALUATIONS))
-        evaluations = EVALUATIONS if best is not None else 1
-        for step in range(phase.num_steps):
-            _schedule(optimizer, phase, step)
-            batch = collate(self.data.splits["train"], next(self.rows), self.student.device, self.ranks)
-            terms = module(batch, self._teach(batch), step)
-            optimizer.zero_grad(set_to_none=True)
-            # DDP averages over workers, but shares of a mean are to be summed.
-            (sum(terms.values()) * self.ranks.size).backward()
-            nn.utils.clip_grad_norm_(clipped, self.trial.clip_norm)
-            optimizer.step()
-            self.method.after_step()
-            losses.add(terms)
-            self.step += 1
-            if _due(step + 1, phase.num_steps, reports):
-                due = _due(step + 1, phase.num_steps, evaluations)
-                score = self._evaluate(best) if due else None
-                yield self._progress(phase, step + 1, losses, optimizer, score)
-        if best is not None:
-            best.restore(self.student)
+        evaluations = EVALUATIONS if phase.select_best else 1
+        while self._phase_step < phase.num_steps:
+            self._train(module, phase)
+            report = None
+            if _due(self._phase_step, phase.num_steps, reports):
+                due = _due(self._phase_step, phase.num_steps, evaluations)
+                report = self._report(phase, self._evaluate() if due else None)
+            yield report
+        if self._best is not None:
+            self._best.restore(self.student)
 
-    def _optimizer(self, phase: Phase) -> torch.optim.Optimizer:
+    def _train(self, module: nn.Module, phase: Phase) -> None:
+        """One step, in as many parts as `ranks` says."""
+        optimizer, parts = self._optimizer, self.ranks.parts
+        assert optimizer is not None
+        _schedule(optimizer, phase, self._phase_step)
+        rows = next(self.rows)
+        optimizer.zero_grad(set_to_none=True)
+        for part in range(parts):
+            batch = collate(self.data.splits["train"], rows, self.student.device, self.ranks, part)
+            # Gradients travel once a step.
+            last = part == parts - 1 or not isinstance(module, DistributedDataParallel)
+            with contextlib.nullcontext() if last else module.no_sync():  # type: ignore[operator]
+                terms = module(batch, self._teach(batch), self._phase_step, part > 0)
+                # DDP averages over workers, but shares of a mean are to be summed.
+                (sum(terms.values()) * self.ranks.size).backward()
+            self._losses.add(terms)
+        clipped = [p for g in optimizer.param_groups if g["scheduled"] for p in g["params"]]
+        nn.utils.clip_grad_norm_(clipped, self.trial.clip_norm)
+        optimizer.step()
+        self.method.after_step()
+        self._losses.count += 1
+        self.step += 1
+        self._phase_step += 1
+
+    def _new_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
         weights = [p for p in self.student.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [{"params": weights, "scheduled": True}]
         for group in self.method.parameter_groups():
@@ -143,32 +238,27 @@ class Training:
         with torch.no_grad():
             return encode(self.teacher, batch, Gates(), self.method.uses_hidden_states)
 
-    def _evaluate(self, best: _Best | None) -> float:
+    def _evaluate(self) -> float:
         task = self.data.task
-        scores = evaluate.score(self.student, task, self.selection, self.method.evaluation_gates())
-        score = scores[task.metric]
-        if best is not None:
-            best.offer(score, self.student)
+        gates = self.method.evaluation_gates()
+        score = evaluate.score(self.student, task, self.selection, gates, self.ranks)[task.metric]
+        if self._best is not None:
+            self._best.offer(score, self.student)
         return score
 
-    def _progress(
-        self,
-        phase: Phase,
-        phase_step: int,
-        losses: _Mean,
-        optimizer: torch.optim.Optimizer,
-        score: float | None,
-    ) -> Progress:
-        means = losses.take(self.ranks)
+    def _report(self, phase: Phase, score: float | None) -> Progress:
+        assert self._optimizer is not None
+        means = self._losses.take(self.ranks)
         if not all(math.isfinite(value) for value in means.values()):
             raise Stopped("non_finite", f"a loss is not finite at step {self.step}: {means}")
-        status = self.method.status(phase_step)
+        status = self.method.status(self._phase_step)
+        self.method.check(status, self._phase_step)
         return Progress(
             step=self.step,
             num_steps=self.num_steps,
             phase=phase.name,
             losses=means,
-            learning_rate=optimizer.param_groups[0]["lr"],
+            learning_rate=self._optimizer.param_groups[0]["lr"],
             seconds=time.perf_counter() - self.started,
             expected_sparsity=status.expected_sparsity,
             target_sparsity=status.target_sparsity,
@@ -190,44 +280,3 @@ def _schedule(optimizer: torch.optim.Optimizer, phase: Phase, step: int) -> None
 def _due(step: int, num_steps: int, times: int) -> bool:
     """Whether something done `times` times over `num_steps`, evenly and at the end, is due after `step`."""
     return step * times // num_steps > (step - 1) * times // num_steps
-
-
-class _Mean:
-    """Running means of named scalars, kept on the device until they are asked for."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            value = value.detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
-
-    def take(self, ranks: Ranks) -> dict[str, float]:
-        """The means since the last call; the one moment when the host waits for the device."""
-        names = sorted(self.sums)
-        if not names:
-            return {}
-        values = ranks.sum(torch.stack([self.sums[n].float() for n in names]))
-        means = (values / self.count).tolist()
-        self.sums, self.count = {}, 0
-        return {**dict(zip(names, means, strict=True)), "loss": sum(means)}
-
-
-class _Best:
-    """The weights with the best selection score so far; later ones win ties."""
-
-    def __init__(self) -> None:
-        self.score = -math.inf
-        self.state: dict[str, Tensor] = {}
-
-    def offer(self, score: float, model: nn.Module) -> None:
-        if score >= self.score:
-            self.score = score
-            self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-    def restore(self, model: nn.Module) -> None:
-        if self.state:
-            model.load_state_dict(self.state)

@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from cofi_tune.records import Measurement, Progress
+from cofi_tune.records import DISK_FULL, INTERRUPTED, Measurement, Progress
 
 KEY = "cofi_tune_message"
 """The only key of a result that is ours."""
 
 State = Literal["complete", "pruned", "fail"]
 
-LOST, INTERRUPTED = "lost", "interrupted"
-"""Its processes died, and those of the retry too; the search was stopped, and can go on with it."""
+LOST = "lost"
+"""Reason of a trial whose processes died again and again."""
+UNFINISHED = (INTERRUPTED, DISK_FULL)
+"""Reasons that end no trial: the study keeps it as running, and the next search goes on with it."""
 DUPLICATE = "duplicate"
 """Reason of a pruned trial that was proposed, but is another one again, and so was not run."""
 FAIL_REASONS = ("non_finite", "invalid_metric", "out_of_memory", "timeout", LOST, "invalid_point", "error")

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import platform
-import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +34,8 @@ class Finished:
 
     asked: Asked
     outcome: Outcome
+    ended_ms: int | None = None
+    """When, since 1970."""
 
 
 def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.Study:
@@ -109,6 +105,7 @@ def finished(study: optuna.Study) -> list[Finished]:
         Finished(
             asked_of(trial_id_of(study.study_name, trial.number), trial),
             _outcome(trial) or Outcome.failed(LOST),
+            trial.datetime_complete and int(trial.datetime_complete.timestamp() * 1000),
         )
         for trial in study.get_trials(deepcopy=False, states=tuple(STATES.values()))
         if WARM_START not in trial.user_attrs
@@ -150,30 +147,6 @@ def sampler(name: str, seed: int, number: int, trials: int) -> optuna.samplers.B
             case "random":
                 return optuna.samplers.RandomSampler(seed=own)
     raise ValueError(f"unknown sampler {name!r}: tpe, nsga2, gp or random")
-
-
-@contextlib.contextmanager
-def only_driver(directory: Path, name: str) -> Iterator[None]:
-    """One driver at a time: two would offer the same trials. A dead one holds no lock.
-
-    Args:
-        directory: of the study.
-        name: of the study.
-
-    Raises:
-        ValueError: another driver works on it.
-    """
-    with (directory / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            raise ValueError(f"a search named {name} is running here already ({holder})") from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield
 
 
 def tell(study: optuna.Study, trial: Trial, outcome: Outcome) -> None:

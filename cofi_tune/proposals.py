@@ -13,12 +13,13 @@ from ray.tune.search import Searcher
 
 from cofi_tune import duplicates
 from cofi_tune.budget import GPU_SECONDS, Budget, GpuMeter
+from cofi_tune.interruption import Interruption
 from cofi_tune.messages import (
     DUPLICATE,
     FAIL_REASONS,
-    INTERRUPTED,
     KEY,
     LOST,
+    UNFINISHED,
     Message,
     Outcome,
     Watcher,
@@ -26,7 +27,7 @@ from cofi_tune.messages import (
 )
 from cofi_tune.optuna_study import asked_of, tell, trial_id_of
 from cofi_tune.points import ENQUEUED
-from cofi_tune.records import InvalidMetric, Progress
+from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidMetric, Progress
 
 Space = Callable[[Any], Mapping[str, Any]]
 Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]
@@ -54,6 +55,7 @@ class Proposals(Searcher):
         unfinished: Sequence[Trial] = (),
         points: Sequence[Mapping[str, Any]] = (),
         gpus_per_trial: float = 0.0,
+        stopper: Interruption | None = None,
     ) -> None:
         """
         Args:
@@ -66,9 +68,10 @@ class Proposals(Searcher):
             unfinished: trials of an earlier driver, offered first, under their ids and with their parameters.
             points: params that are proposed next, before anything is sampled.
             gpus_per_trial: what one holds while it runs; its time is kept in the study.
+            stopper: once it is requested, nothing is proposed any more.
         """
         super().__init__()
-        self.study, self.space, self.prepare = study, space, prepare
+        self.study, self.space, self.prepare, self.stopper = study, space, prepare, stopper
         self.sampler_for, self.budget, self.watchers = sampler_for, budget, watchers
         self.unfinished, self.points = [*unfinished], [*points]
         self.ended_by: str | None = None
@@ -90,6 +93,8 @@ class Proposals(Searcher):
         """The next trial's config for Ray Tune, or that there is none."""
         repeats = 0
         while True:
+            if self.stopper is not None and self.stopper.requested:
+                return str(Searcher.FINISHED)
             self.ended_by = self._nothing_left(repeats)
             if self.ended_by is not None:
                 return str(Searcher.FINISHED)
@@ -162,7 +167,8 @@ class Proposals(Searcher):
             if isinstance(message.content, Progress):
                 watcher.heard(own_id, message.content)
         if isinstance(message.content, Outcome):
-            self._end(trial_id, message.content)
+            unfinished = message.content.reason in UNFINISHED
+            (self._interrupt if unfinished else self._end)(trial_id, message.content)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
@@ -170,7 +176,7 @@ class Proposals(Searcher):
         """Tune is done with a trial; one that has not said how it ended is lost."""
         self.on_trial_result(trial_id, result or {})
         if trial_id in self.running:
-            what = "its process died, twice" if error else "it ended without a word"
+            what = "its process died again and again" if error else "it ended without a word"
             self._end(trial_id, Outcome.failed(LOST, what))
 
     def recovered(self, trial_id: str) -> None:
@@ -180,18 +186,27 @@ class Proposals(Searcher):
             for watcher in self.watchers:
                 watcher.warned(
                     trial_id_of(self.study.study_name, trial.number),
-                    "a process of it died; it is tried once more",
+                    "a process of it died; it goes on from its last checkpoint",
                 )
+
+    def on_their_way(self) -> list[str]:
+        """Ids of the trials that were proposed and have not ended."""
+        return [trial_id_of(self.study.study_name, trial.number) for trial in self.running.values()]
 
     def leave(self, why: str) -> None:
         """Give up what still runs: Optuna keeps it as running, and the next search offers it again first."""
         self.budget.trials = 0
-        for trial in self.running.values():
-            self.meter.read(trial, over=True)
-            for watcher in self.watchers:
-                own_id = trial_id_of(self.study.study_name, trial.number)
-                watcher.ended(own_id, Outcome.failed(INTERRUPTED, why))
-        self.running.clear()
+        for trial_id in [*self.running]:
+            self._interrupt(trial_id, Outcome.failed(INTERRUPTED, why))
+
+    def _interrupt(self, trial_id: str, outcome: Outcome) -> None:
+        """A trial that can go on has no end yet: the study is told nothing."""
+        trial = self.running.pop(trial_id)
+        self.meter.read(trial, over=True)
+        for watcher in self.watchers:
+            watcher.ended(trial_id_of(self.study.study_name, trial.number), outcome)
+        if outcome.reason == DISK_FULL and self.stopper is not None:
+            self.stopper.request(f"the disk is full ({outcome.message}); make room, and run the same command")
 
     def _start(self, own_id: str, trial: Trial) -> None:
         asked = asked_of(own_id, trial)

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _fail(error, USAGE_EXIT)
     except KeyboardInterrupt:
-        return _fail("interrupted; the encoded data and a finished teacher are kept", INTERRUPTED_EXIT)
+        return _fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED_EXIT)
 
 
 def run(
@@ -95,7 +95,7 @@ def run(
     """
     import torch
 
-    from cofi_tune import compress, methods
+    from cofi_tune import checkpoint, compress, methods
     from cofi_tune import teacher as teachers
     from cofi_tune.components import pretrained
     from cofi_tune.data.encode import encode
@@ -125,6 +125,7 @@ def run(
     where = Setup(data=data.directory, teacher=directory, output=output, pretrained=model, **setup)
     for item in compress.compress(trial, where):
         if isinstance(item, Measurement):
+            checkpoint.discard(compress.checkpoints_of(where))
             return item
         report("student", item)
     raise AssertionError("compress ends with a measurement")

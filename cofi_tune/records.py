@@ -22,6 +22,12 @@ SCENARIOS = ("throughput", "latency", "reference")
 """Ways to time a model: batches of 32 packed; one row at a time; the CoFi paper's padded protocol."""
 
 
+INTERRUPTED = "interrupted"
+"""Reason of a run that was stopped from outside, and can go on."""
+DISK_FULL = "disk_full"
+"""Reason of a run that could not write; it can go on once there is room."""
+
+
 class Stopped(Exception):  # noqa: N818 - an end, not an error
     """A trial that ended early on purpose, with a reason; it has no objectives."""
 

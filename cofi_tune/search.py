@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cofi_tune import flags, machine
+from cofi_tune import flags, machine, preflight
 from cofi_tune.config import RANDOM_SIZES, StudyConfig, build
 from cofi_tune.data.arguments import DATA_EXIT, USAGE_EXIT, source_from_arguments
 from cofi_tune.data.reader import DataError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ENVIRONMENT_EXIT, ALL_FAILED_EXIT, INTERRUPTED_EXIT = 4, 5, 130
-LEFT = "interrupted; what is finished is kept, and the same command goes on"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         return _fail(f"the teacher cannot be trained: {error}", ALL_FAILED_EXIT)
     except KeyboardInterrupt:
-        return _fail(LEFT, INTERRUPTED_EXIT)
+        return _fail(_left(argv), INTERRUPTED_EXIT)
+
+
+def _left(argv: Sequence[str] | None) -> str:
+    """What an interrupted search says: how to go on."""
+    from cofi_tune import connection
+
+    words = shlex.join(sys.argv[1:] if argv is None else argv)
+    return (
+        "interrupted; what is finished is kept, and the same command goes on:\n"
+        f"  python -m cofi_tune.search {connection.without_password(words)}"
+    )
 
 
 def _command(args: argparse.Namespace) -> int:
@@ -60,7 +71,7 @@ def _command(args: argparse.Namespace) -> int:
         dry_run.show(console, config, task, source, checked.space, checked.proposals)
         return 0
     output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
+    preflight.writable(output)
     if args.fresh:
         from cofi_tune import storage
 
@@ -75,7 +86,7 @@ def _command(args: argparse.Namespace) -> int:
         with display(console, config.name) as watch, contextlib.redirect_stdout(Foreign(watch)):
             found = study.run(config, task, source, watch, address=args.address)
     except study.Interrupted:
-        return _fail(LEFT, INTERRUPTED_EXIT)
+        raise KeyboardInterrupt from None
     summary.show(console, found, config.directory)
     return 0 if found["trials"] else ALL_FAILED_EXIT
 
@@ -109,6 +120,8 @@ def _config(args: argparse.Namespace, task: Task, source: Source, checked: flags
         "scenario": args.scenario,
         "reference_protocol": args.reference_protocol,
         "selection": args.selection,
+        "checkpoint_seconds": args.checkpoint_seconds,
+        "timeout_seconds": args.trial_timeout,
         "output": output,
         "tracking_uri": args.tracking_uri or f"sqlite:///{output.absolute() / 'mlflow.db'}",
         "storage": args.storage,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 from alembic.util.exc import CommandError
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
+
+from cofi_tune.database import making
 
 
 def fresh_name(name: str, output: Path, storage: str) -> str:
@@ -42,30 +42,11 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A second command on the same file waits instead of failing with "database is locked".
     engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    with database_errors(), _made_alone(url):
+    with database_errors(), making(url):
         storage = optuna.storages.RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=True)
         if storage.get_current_version() != storage.get_head_version():
             storage.upgrade()
         return storage
-
-
-@contextlib.contextmanager
-def _made_alone(url: str) -> Iterator[None]:
-    """One process at a time: two that make the tables of a new SQLite file fail with "already exists"."""
-    database = sqlite_file(url)
-    if database is None:
-        yield
-        return
-    with database.with_name(f"{database.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite database; None for any other."""
-    parsed = make_url(url)
-    in_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-    return Path(str(parsed.database)) if in_file else None
 
 
 @contextlib.contextmanager

@@ -8,31 +8,47 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
 import torch
 
-import cofi_tune
 import search_spaces
-from cofi_tune import methods, optuna_study, points, summary, teacher, trial, warm_start, worker
+from cofi_tune import (
+    connection,
+    fields,
+    optuna_study,
+    outbox,
+    points,
+    preflight,
+    summary,
+    teacher,
+    trial,
+    warm_start,
+    worker,
+)
 from cofi_tune.budget import Budget
 from cofi_tune.components import pretrained
-from cofi_tune.config import Setup, StudyConfig, TrialConfig, build
+from cofi_tune.config import Setup, StudyConfig, TrialConfig
 from cofi_tune.data.encode import EncodedTask, encode
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
+from cofi_tune.interruption import Interruption, signals
+from cofi_tune.lock import only_driver
 from cofi_tune.machine import this_machine
+from cofi_tune.outbox import Outbox
 from cofi_tune.progress import Lines
 from cofi_tune.proposals import Proposals
-from cofi_tune.records import OBJECTIVES, SCENARIOS
+from cofi_tune.purpose import purpose, same_teacher, settings
+from cofi_tune.records import INTERRUPTED, SCENARIOS, Stopped
+from cofi_tune.resumable import Upkeep
+from cofi_tune.tidy import Tidy
 from cofi_tune.tracking import Tracking
 
-Launch = Callable[[StudyConfig, Proposals, trial.Interruption], None]
+Launch = Callable[[StudyConfig, Proposals, Interruption], None]
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -64,75 +80,63 @@ def run(
     Raises:
         DataError: the rows or the tokenizer cannot be used.
         OtherPurpose: the study exists and was made for something else.
-        ValueError: the model or the teacher cannot be used.
+        ValueError: the model or the teacher cannot be used, or another search of this name is running.
+        OSError: the disk is full, or no trial can start.
         Interrupted: by Ctrl-C or SIGTERM.
     """
     worker.quiet_libraries()
     config.directory.mkdir(parents=True, exist_ok=True)
-    with optuna_study.only_driver(config.directory, config.name):
-        return _run(config, task, source, watch, address, launch)
+    stopper = Interruption(config.directory.absolute() / f".stop-{uuid.uuid4().hex[:12]}")
+    with (
+        only_driver(config.directory, config.name, watch.note),
+        preflight.marked(config.directory),
+        signals(stopper, watch.note),
+        contextlib.ExitStack() as closing,
+    ):
+        preflight.clear(config.directory, watch.note)
+        closing.callback(stopper.stop_file.unlink, missing_ok=True)
+        return _run(config, task, source, watch, address, launch, stopper, closing)
 
 
 def _run(
-    config: StudyConfig, task: Task, source: Source, watch: Lines, address: str | None, launch: Launch | None
+    config: StudyConfig,
+    task: Task,
+    source: Source,
+    watch: Lines,
+    address: str | None,
+    launch: Launch | None,
+    stopper: Interruption,
+    closing: contextlib.ExitStack,
 ) -> dict[str, Any]:
     data = encode(task, source, _tokenizer(config), config.output / "data", config.max_train_samples)
     watch.note(_describe(data))
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
     unfinished = optuna_study.settle(study)
-    done = optuna_study.num_run(optuna_study.finished(study))
-    if done or unfinished:
-        watch.note(f"going on: {done} trials are finished, {len(unfinished)} were interrupted")
-    tracking = _tracking(config, study, watch)
-    budget = Budget(config.trials - done, config.time_budget_seconds, config.gpu_hours, config.trials)
+    done = optuna_study.finished(study)
+    num_done = optuna_study.num_run(done)
+    if num_done or unfinished:
+        watch.note(f"going on: {num_done} trials are finished, {len(unfinished)} were interrupted")
+    box = closing.enter_context(_outbox(config, study, watch))
+    box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
+    tidy = Tidy(config.directory / "trials")
+    for one in done:
+        tidy.ended(one.asked.trial_id, one.outcome)
+    budget = Budget(config.trials - num_done, config.time_budget_seconds, config.gpu_hours, config.trials)
     ended_by = budget.spent()
     if ended_by is None:
         with contextlib.ExitStack() as ray:
             remote = config.device != "cpu" or address is not None
             if remote:
                 ray.enter_context(trial.ray_started(config, address))
-            taught = _teacher(config, data, watch, remote)
-            _same_teacher(study, taught)
-            asked = _proposals(config, study, data, taught, budget, watch, tracking, unfinished)
-            _search(config, asked, launch or functools.partial(trial.launch, address=address), watch)
+            taught = _teacher(config, data, watch, remote, stopper)
+            same_teacher(study, taught)
+            preflight.room(config.output, _model_bytes(taught), budget.trials, config.concurrency)
+            space = search_spaces.load(config.space, config.task).space
+            warm_start.add(study, config.storage, config.warm_start, space, watch.note)
+            asked = _proposals(config, study, data, taught, budget, stopper, [watch, box, tidy], unfinished)
+            _search(config, asked, launch or functools.partial(trial.launch, address=address), stopper)
             ended_by = asked.ended_by
-    return _sum_up(config, task, study, tracking) | {"ended_by": ended_by}
-
-
-def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
-    """What all trials of a study have in common, without which they could not be compared."""
-    space = search_spaces.load(config.space, config.task)
-    return {
-        "task": config.task,
-        "data": data.content_hash[:16],
-        "tokens": data.directory.name,
-        "max_train_samples": config.max_train_samples,
-        "model": Path(config.model).name if Path(config.model).is_dir() else config.model,
-        "teacher_given": config.teacher is not None,
-        "teacher_epochs": config.teacher_epochs,
-        "epochs": config.epochs,
-        "space": f"{space.name} {space.digest}",
-        "objectives": [f"{objective.direction} {objective.name}" for objective in OBJECTIVES],
-        "scenario": config.scenario,
-        "min_score": config.min_score,
-        "min_speedup": config.min_speedup,
-        "selection": config.selection,
-        "seed": config.seed,
-        "device": config.device,
-        "threads": config.cpus_per_worker if config.device == "cpu" else None,
-        "code": cofi_tune.__version__,
-    }
-
-
-def settings(config: TrialConfig) -> dict[str, Any]:
-    """Every setting of a run by name, the method's under `<method>/`, defaults filled in.
-
-    Raises:
-        ValueError: options that the method does not know, or out of its range.
-    """
-    options = build(methods.load(config.method).Config, config.options)
-    own = config.model_dump(exclude={"options"})
-    return own | {f"{config.method}/{name}": value for name, value in options.model_dump(mode="json").items()}
+    return _sum_up(config, task, study, box) | {"ended_by": ended_by}
 
 
 def _proposals(
@@ -141,18 +145,19 @@ def _proposals(
     data: EncodedTask,
     taught: Path,
     budget: Budget,
-    watch: Lines,
-    tracking: Tracking,
+    stopper: Interruption,
+    watchers: list[Any],
     unfinished: list[optuna.Trial],
 ) -> Proposals:
     space = search_spaces.load(config.space, config.task)
-    warm_start.add(study, config.storage, config.warm_start, space.space, watch.note)
 
     def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[worker.Job, dict[str, Any]]:
         own = TrialConfig.from_proposal(
             proposal, base_learning_rate=config.base_learning_rate, epochs=config.epochs, seed=config.seed
         )
-        return worker.Job(trial_id, own, _setup(config, data, taught, trial_id)), settings(own)
+        return worker.Job(trial_id, own, _setup(config, data, taught, trial_id, stopper.stop_file)), settings(
+            own
+        )
 
     return Proposals(
         study,
@@ -160,14 +165,15 @@ def _proposals(
         prepare,
         lambda number: optuna_study.sampler(config.sampler, config.seed, number, config.trials),
         budget,
-        [watch, tracking],
+        watchers,
         unfinished,
         points.still_to_propose(study, [*config.enqueue, *space.points]),
         config.gpus_per_trial,
+        stopper,
     )
 
 
-def _setup(config: StudyConfig, data: EncodedTask, taught: Path, trial_id: str) -> Setup:
+def _setup(config: StudyConfig, data: EncodedTask, taught: Path, trial_id: str, stop_file: Path) -> Setup:
     return Setup(
         data=data.directory,
         teacher=taught.absolute(),
@@ -179,66 +185,51 @@ def _setup(config: StudyConfig, data: EncodedTask, taught: Path, trial_id: str) 
         scenarios=SCENARIOS if config.reference_protocol else SCENARIOS[:2],
         selection=config.selection,
         model_seed=config.seed,
+        checkpoint_seconds=config.checkpoint_seconds,
+        timeout_seconds=config.timeout_seconds,
+        stop_file=stop_file,
     )
 
 
-def _search(config: StudyConfig, asked: Proposals, launch: Launch, watch: Lines) -> None:
+def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Interruption) -> None:
     """Launch, and see to it that every trial that was asked has an end."""
-    stopper = trial.Interruption()
+    stopper.running = asked.on_their_way
     try:
-        with _signals(stopper, watch):
-            launch(config, asked, stopper)
+        launch(config, asked, stopper)
     finally:
         asked.leave("the search was stopped")
+    if stopper.blocked is not None:
+        raise OSError(stopper.blocked)
     if stopper.requested:
         raise Interrupted
 
 
-@contextlib.contextmanager
-def _signals(stopper: trial.Interruption, watch: Lines) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the search in order, the second at once."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _model_bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopper.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        name = signal.Signals(number).name
-        watch.note(f"stopping on {name}; what is finished is kept (Ctrl-C again to leave at once)")
 
-    for number in before:
-        signal.signal(number, stop)
+def _teacher(
+    config: StudyConfig, data: EncodedTask, watch: Lines, remote: bool, stopper: Interruption
+) -> Path:
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _teacher(config: StudyConfig, data: EncodedTask, watch: Lines, remote: bool) -> Path:
-    if remote and config.teacher is None:
-        return trial.teacher_elsewhere(config, data.directory, watch.teaching)
-    torch.set_num_threads(this_machine().cpus)
-    return teacher.prepare(
-        data,
-        config.model,
-        config.output,
-        epochs=config.teacher_epochs,
-        given=config.teacher,
-        seed=config.seed,
-        selection=data.selection_split(config.selection),
-        on_progress=watch.teaching,
-    )
-
-
-def _same_teacher(study: optuna.Study, taught: Path) -> None:
-    before = study.user_attrs.get("teacher")
-    if before is None:
-        study.set_user_attr("teacher", taught.name)
-    elif before != taught.name:
-        raise optuna_study.OtherPurpose(
-            f"the study {study.study_name!r} was made with the teacher {before}, now it is {taught.name}; "
-            "give this one another --name"
+        if remote and config.teacher is None:
+            return trial.teacher_elsewhere(config, data.directory, stopper.stop_file, watch.teaching)
+        torch.set_num_threads(this_machine().cpus)
+        return teacher.prepare(
+            data,
+            config.model,
+            config.output,
+            epochs=config.teacher_epochs,
+            given=config.teacher,
+            seed=config.seed,
+            selection=data.selection_split(config.selection),
+            on_progress=watch.teaching,
+            upkeep=Upkeep(config.checkpoint_seconds, lambda: stopper.requested),
         )
+    except Stopped as stopped:
+        if stopped.reason == INTERRUPTED:
+            raise Interrupted from None
+        raise
 
 
 def _tokenizer(config: StudyConfig) -> str | None:
@@ -250,30 +241,29 @@ def _describe(data: EncodedTask) -> str:
     return f"task {data.task.name}: {rows} rows, {data.source}"
 
 
-def _tracking(config: StudyConfig, study: optuna.Study, watch: Lines) -> Tracking:
-    return Tracking(
-        config.tracking_uri,
-        config.name,
-        study.user_attrs["uid"],
-        {
-            "cofi.task": config.task,
-            "cofi.space": config.space,
-            "cofi.model": config.model,
-            "cofi.data": study.user_attrs["purpose"]["data"],
-            "cofi.device": config.device,
-            "cofi.scenario": config.scenario,
-        },
-        config.output / "mlartifacts",
-        config.directory / "trials",
-        watch.note,
-    )
+def _outbox(config: StudyConfig, study: optuna.Study, watch: Lines) -> Outbox:
+    """The way to MLflow; the study remembers it, for `cofi_tune.sync`."""
+    tags = {
+        "cofi.task": config.task,
+        "cofi.space": config.space,
+        "cofi.model": config.model,
+        "cofi.data": study.user_attrs["purpose"]["data"],
+        "cofi.device": config.device,
+        "cofi.scenario": config.scenario,
+        **fields.versions(),
+    }
+    uri = connection.absolute(config.tracking_uri)
+    plain = connection.without_password(uri)
+    study.set_user_attr("tracking", {"uri": plain, "password": plain != uri, "tags": tags})
+    tracking = Tracking(uri, config.name, study.user_attrs["uid"], tags, config.output)
+    command = outbox.sync_command(config.output, config.name, config.storage, uri)
+    return Outbox(tracking, watch.note, command)
 
 
-def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, tracking: Tracking) -> dict[str, Any]:
+def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, box: Outbox) -> dict[str, Any]:
     """Write the front, bring MLflow up to date, and return what was found."""
-    over = optuna_study.finished(study)
     document = summary.of(
-        [(one.asked.trial_id, one.outcome) for one in over],
+        [(one.asked.trial_id, one.outcome) for one in optuna_study.finished(study)],
         study=config.name,
         task=config.task,
         metric=task.metric,
@@ -284,7 +274,7 @@ def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, tracking: Trac
     texts = summary.files(document)
     for name, text in texts.items():
         (config.directory / name).write_text(text, encoding="utf-8")
-    for one in over:
-        tracking.catch_up(one.asked, one.outcome)
-    tracking.summarise(texts, summary.metrics(document))
+    box.summarise(texts, summary.metrics(document))
+    box.close()
+    tracking = box.tracking
     return document | {"comparison": tracking.comparison(), "server_command": tracking.server_command()}

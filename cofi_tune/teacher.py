@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,15 +15,17 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from cofi_tune import evaluate, methods
+from cofi_tune import checkpoint, evaluate, methods
 from cofi_tune.components import pretrained
 from cofi_tune.config import TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
 from cofi_tune.data.encode import EncodedTask
 from cofi_tune.data.task import Task
+from cofi_tune.lock import exclusive
 from cofi_tune.loop import Training
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
 from cofi_tune.records import Progress
+from cofi_tune.resumable import Upkeep, resumable
 
 PRETRAINED_LEARNING_RATE = 2e-5
 """The reference's (run_FT.sh), batch 32."""
@@ -51,6 +54,7 @@ def prepare(
     selection: str = "selection",
     device: str = "cpu",
     on_progress: OnProgress = lambda progress: None,
+    upkeep: Upkeep | None = None,
 ) -> Path:
     """The directory of the teacher for this task: given, found again, or fine-tuned now.
 
@@ -64,6 +68,10 @@ def prepare(
         selection: the split that chooses its best weights.
         device: what to train on.
         on_progress: called at every report of the loop.
+        upkeep: what happens between the steps.
+
+    Raises:
+        Stopped: the training failed, or was interrupted; the same call goes on with it.
     """
     if given is not None:
         return adopt(data, given, output, selection)
@@ -85,14 +93,19 @@ def prepare(
     directory = output / "teachers" / f"{data.task.name}-{digest}"
     if directory.is_dir():
         return directory
-    student = new_model(data, model, seed).to(device)
-    torch.manual_seed(seed)
-    steps = steps_per_epoch(len(data.splits["train"].labels), trial.batch_size)
-    method = methods.load(trial.method)(trial, student, steps)
-    training = Training(student, method, None, data, trial, selection)
-    for progress in training.run():
-        on_progress(progress)
-    _save(training.student, data, directory, made_from)
+    # Another search may be at it: whoever comes second finds it made.
+    with exclusive(directory.with_name(f".{directory.name}.lock"), waiting=_waiting):
+        if not directory.is_dir():
+            student = new_model(data, model, seed).to(device)
+            torch.manual_seed(seed)
+            steps = steps_per_epoch(len(data.splits["train"].labels), trial.batch_size)
+            method = methods.load(trial.method)(trial, student, steps)
+            training = Training(student, method, None, data, trial, selection)
+            checkpoints = directory.with_name(f".{directory.name}.{checkpoint.DIRECTORY}")
+            for progress in resumable(training, checkpoints, made_from, upkeep or Upkeep()):
+                on_progress(progress)
+            _save(training.student, data, directory, made_from)
+            checkpoint.discard(checkpoints)
     return directory
 
 
@@ -185,6 +198,10 @@ def load(directory: Path, device: str = "cpu") -> CofiForSequenceClassification:
     """A saved teacher, ready to teach."""
     model: CofiForSequenceClassification = CofiForSequenceClassification.from_pretrained(directory)
     return model.to(device).eval()
+
+
+def _waiting() -> None:
+    warnings.warn("another search is fine-tuning this teacher; waiting for it", stacklevel=3)
 
 
 def _name_labels(model: CofiForSequenceClassification, task: Task) -> None:

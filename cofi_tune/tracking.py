@@ -1,273 +1,267 @@
-"""MLflow: one flat run per trial, written by the driver alone, found again by the trial's id.
+"""MLflow: one flat run per trial, brought up to date from what the study and the trial's history say.
 
-Names are the same everywhere: params are the trial's settings as the command line and the search space call
-them, metrics are the loop's loss terms and the measurement's fields, a scenario's before a slash.
-Runs have no parent, since MLflow's list and charts hide children.
+Writing a trial twice, from two processes, or after half an attempt, makes the same run: it is found by the
+trial's id, points carry the time at which they were heard, and a tag that is written last says that nothing
+of a finished trial is missing. Runs have no parent, since MLflow's list and charts hide children.
 """
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
-import logging
 import math
-import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import mlflow
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from cofi_tune import connection, fields, history
+from cofi_tune.lock import exclusive
+from cofi_tune.messages import UNFINISHED, Asked, Outcome
 
-import cofi_tune
-from cofi_tune.messages import Asked, Outcome
-from cofi_tune.records import Measurement, Progress
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
+WHOLE, REPORTS = "cofi.whole", "cofi.reports"
+"""Tags: the end of a trial of which nothing is missing; how many lines of its history are written."""
+ARTIFACTS = ("plan.json", "measurement.json", "error.txt")
 LONGEST_VALUE = 500
-PARAMS_AT_ONCE, METRICS_AT_ONCE = 100, 1000
-"""Limits of one `log_batch`."""
+PARAMS_AT_ONCE, METRICS_AT_ONCE = 100, 900
+"""`log_batch` takes 100 params, and 1000 things in all."""
 
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # A server that is down is noticed within seconds; what it missed is written at the end.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
+Point = tuple[str, float, int, int]
+"""Of a curve: name, value, time in ms, step."""
+
+
+@dataclass
+class Known:
+    """What we know of a run. MLflow may have more by now: that costs a repetition and does no harm."""
+
+    run_id: str
+    start_ms: int
+    status: str
+    params: set[str] = field(default_factory=set)
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Tracking:
-    """A watcher that writes what it hears to MLflow; a failing MLflow never fails a search."""
+    """Writes the trials of one study to MLflow; whatever MLflow raises is for the caller."""
 
-    def __init__(
-        self,
-        uri: str,
-        study: str,
-        uid: str,
-        tags: Mapping[str, str],
-        artifacts: Path,
-        trials: Path,
-        complain: Callable[[str], None],
-    ) -> None:
-        """
+    def __init__(self, uri: str, study: str, uid: str, tags: Mapping[str, str], output: Path) -> None:
+        """Nothing is opened or imported yet.
+
         Args:
             uri: where MLflow keeps runs: a database or a server.
             study: the study's name, which is the experiment's.
             uid: the study's own id: another study of this name shares nothing with it.
             tags: what all its runs have in common.
-            artifacts: where artifacts go if `uri` is a database.
-            trials: `<trial id>/plan.json` and `measurement.json` lie below it.
-            complain: told once, in one line, when MLflow cannot be written.
+            output: has `<study>/trials/<trial id>/`, and takes the artifacts if `uri` is a database.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self.uri, self.study, self.uid, self.trials = uri, study, uid, trials
-        self.common = {"cofi.study": study, "cofi.study_id": uid, **tags, **versions()}
-        self.complain = complain
-        self.client = mlflow.MlflowClient(tracking_uri=uri)
-        self.experiment_id: str | None = None
-        self.runs: dict[str, str] = {}
-        """Run ids by trial id."""
-        self.behind = False
-        """Whether something could not be written."""
-        self._artifacts = artifacts
-        with self._forgiving():
-            self._connect()
+        self.uri, self.study, self.uid, self.output = uri, study, uid, output
+        self.common = {"cofi.study": study, "cofi.study_id": uid, **tags}
+        self.client: MlflowClient | None = None
+        self.experiment_id = ""
+        self.runs: dict[str, Known] = {}
+        """By trial id."""
 
-    def started(self, asked: Asked) -> None:
-        """A run, with its params."""
-        with self._forgiving():
-            self._begin(asked)
+    def trial(self, asked: Asked, outcome: Outcome | None = None, ended_ms: int | None = None) -> bool:
+        """Bring the run of one trial up to date.
 
-    def heard(self, trial_id: str, progress: Progress) -> None:
-        """Metrics at the loop's own step."""
-        with self._forgiving():
-            if trial_id in self.runs:
-                self._log_metrics(self.runs[trial_id], of_progress(progress), progress.step)
+        Args:
+            asked: what was proposed.
+            outcome: how it ended; None while it runs.
+            ended_ms: when that was; None: now.
 
-    def warned(self, trial_id: str, text: str) -> None:
-        """Warnings are for the terminal."""
+        Returns:
+            Whether anything was written; False for a finished trial of which nothing is missing.
+        """
+        return self._alone(lambda client: self._trial(client, asked, outcome, ended_ms))
 
-    def ended(self, trial_id: str, outcome: Outcome) -> None:
-        """State, reason, measurement and artifacts."""
-        with self._forgiving():
-            if trial_id in self.runs:
-                self._end(trial_id, outcome)
+    def summary(self, files: Mapping[str, str], metrics: Mapping[str, float]) -> bool:
+        """Bring the study's own run up to date.
 
-    def catch_up(self, asked: Asked, outcome: Outcome) -> None:
-        """Write a finished trial unless its run is there and whole; steps that were missed stay missed."""
-        with self._forgiving():
-            run = self._find(asked.trial_id)
-            told = run and (run.data.tags.get("cofi.state"), run.data.tags.get("cofi.reason"))
-            if run is None or told != (outcome.state, outcome.reason or ""):
-                self._begin(asked)
-                self._end(asked.trial_id, outcome)
-            else:
-                self.runs[asked.trial_id] = run.info.run_id
+        Args:
+            files: the front as text, by file name.
+            metrics: the study in a few numbers.
 
-    def summarise(self, files: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-        """The study's own run, with its front as files: name -> text."""
-        with self._forgiving():
-            name = f"{self.study} (study)"
-            run_id = self._run(name, {"cofi.kind": "study"})
-            del self.runs[name]
-            self._log_metrics(run_id, metrics, 0)
-            for file, text in files.items():
-                self.client.log_text(run_id, text, file)
-            self.client.set_terminated(run_id, "FINISHED")
+        Returns:
+            Whether anything was written.
+        """
+        return self._alone(lambda client: self._summary(client, files, metrics))
 
     def comparison(self, base: str = "http://127.0.0.1:5000") -> str | None:
         """Address of MLflow's page that compares this study's runs."""
-        if not self.runs or self.experiment_id is None:
+        known = [run.run_id for _, run in sorted(self.runs.items()) if run.tags.get("cofi.kind") == "trial"]
+        if not known:
             return None
         if self.uri.startswith("http"):
-            base = _without_password(self.uri.rstrip("/"))
-        runs = quote(json.dumps([*self.runs.values()], separators=(",", ":")))
+            base = connection.without_password(self.uri.rstrip("/"))
+        runs = quote(json.dumps(known, separators=(",", ":")))
         return f"{base}/#/compare-runs?runs={runs}&experiments={quote(json.dumps([self.experiment_id]))}"
 
     def server_command(self) -> str | None:
         """The command that serves this database to a browser on this machine; None where a server runs."""
         if self.uri.startswith("http"):
             return None
+        uri = connection.without_password(self.uri)
         return (
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false python -m mlflow server "
-            f"--backend-store-uri {self.uri} --host 127.0.0.1 --port 5000 --workers 1"
+            f"--backend-store-uri {uri} --host 127.0.0.1 --port 5000 --workers 1"
         )
 
-    def _connect(self) -> str:
-        if self.experiment_id is None:
-            found = self.client.get_experiment_by_name(self.study)
-            if found is not None:
-                if found.lifecycle_stage != "active":
-                    raise MlflowException(f"experiment {self.study!r} was deleted; restore it in MLflow")
-                self.experiment_id = found.experiment_id
-            else:
-                location = None if self.uri.startswith("http") else self._artifacts.absolute().as_uri()
-                self.experiment_id = self.client.create_experiment(self.study, artifact_location=location)
-        return str(self.experiment_id)
+    def _alone(self, write: Callable[[MlflowClient], bool]) -> bool:
+        """Write while no other process writes runs of this study: two would make two runs for a trial."""
+        directory = self.output / self.study
+        directory.mkdir(parents=True, exist_ok=True)
+        with exclusive(directory / "mlflow.lock"):
+            while True:
+                remembered = self.client is not None
+                try:
+                    return write(self._connected())
+                except Exception as error:
+                    self.client = None
+                    # A run or the experiment was deleted meanwhile: look again before it counts as failed.
+                    if not remembered or not connection.outdated(error):
+                        raise
 
-    def _find(self, trial_id: str) -> Run | None:
-        runs = self.client.search_runs(
-            [self._connect()],
-            f"tags.`cofi.trial_id` = '{trial_id}' and tags.`cofi.study_id` = '{self.uid}'",
-            max_results=1,
-        )
-        return runs[0] if runs else None
+    def _connected(self) -> MlflowClient:
+        if self.client is None:
+            client = connection.connect(self.uri)
+            local = None if self.uri.startswith("http") else (self.output / "mlartifacts").absolute().as_uri()
+            self.experiment_id = connection.experiment(client, self.study, local)
+            self.runs = self._search(client)
+            self.client = client
+        return self.client
 
-    def _run(self, trial_id: str, tags: Mapping[str, str]) -> str:
-        """The run of that id, made if need be."""
-        run = self._find(trial_id)
+    def _trial(
+        self, client: MlflowClient, asked: Asked, outcome: Outcome | None, ended_ms: int | None
+    ) -> bool:
+        run = self._found(client, asked.trial_id)
+        if run is not None and outcome is not None and run.tags.get(WHOLE) == _end_of(outcome):
+            return False
+        directory = self.output / self.study / "trials" / asked.trial_id
+        entries = history.read(directory)
         if run is None:
-            every = {**self.common, "cofi.trial_id": trial_id, **tags}
-            run = self.client.create_run(self._connect(), tags=every, run_name=trial_id)
-        elif run.info.status != "RUNNING":
-            self.client.update_run(run.info.run_id, status="RUNNING")
-        self.runs[trial_id] = run.info.run_id
-        return str(run.info.run_id)
+            tags = {"cofi.kind": "trial", "cofi.method": str(asked.settings.get("method", ""))}
+            run = self._created(client, asked.trial_id, tags, entries[0].time_ms if entries else None)
+        elif outcome is None and run.status != "RUNNING":
+            client.update_run(run.run_id, status="RUNNING")
+            run.status = "RUNNING"
+        written = int(run.tags.get(REPORTS, "0"))
+        tags = {REPORTS: str(max(written, len(entries))), "cofi.state": "running", "cofi.reason": ""}
+        points = _curves(entries[written:])
+        if outcome is not None:
+            tags |= fields.of_outcome(outcome)
+            if outcome.measurement is not None:
+                # The last report's time: the same whenever this is written.
+                heard_ms = entries[-1].time_ms if entries else run.start_ms
+                final = fields.of_measurement(outcome.measurement)
+                points += [(name, value, heard_ms, 0) for name, value in final.items()]
+        _log(client, run, fields.of_asked(asked), points, tags)
+        if outcome is not None:
+            for path in (directory / name for name in ARTIFACTS):
+                if path.is_file():
+                    client.log_artifact(run.run_id, str(path))
+            left = outcome.reason in UNFINISHED
+            run.status = "KILLED" if left else RUN_STATUS[outcome.state]
+            client.set_terminated(run.run_id, run.status, ended_ms)
+            if not left:
+                _log(client, run, tags={WHOLE: _end_of(outcome)})
+        return True
 
-    def _begin(self, asked: Asked) -> None:
-        tags = {"cofi.kind": "trial", "cofi.method": str(asked.settings.get("method", ""))}
-        run_id = self._run(asked.trial_id, tags)
-        params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in of_asked(asked).items()]
-        for start in range(0, len(params), PARAMS_AT_ONCE):
-            self.client.log_batch(run_id, params=params[start : start + PARAMS_AT_ONCE])
+    def _summary(self, client: MlflowClient, files: Mapping[str, str], metrics: Mapping[str, float]) -> bool:
+        name = f"{self.study} (study)"
+        content = json.dumps([dict(files), dict(metrics)], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        run = self._found(client, name)
+        if run is not None and run.tags.get(WHOLE) == digest:
+            return False
+        run = run or self._created(client, name, {"cofi.kind": "study"}, None)
+        now_ms = time.time_ns() // 1_000_000
+        _log(client, run, points=[(key, value, now_ms, 0) for key, value in metrics.items()])
+        for file, text in files.items():
+            client.log_text(run.run_id, text, file)
+        client.set_terminated(run.run_id, "FINISHED")
+        _log(client, run, tags={WHOLE: digest})
+        return True
 
-    def _end(self, trial_id: str, outcome: Outcome) -> None:
-        run_id = self.runs[trial_id]
-        if outcome.measurement is not None:
-            self._log_metrics(run_id, of_measurement(outcome.measurement), 0)
-        for name in ("plan.json", "measurement.json", "error.txt"):
-            path = self.trials / trial_id / name
-            if path.is_file():
-                self.client.log_artifact(run_id, str(path))
-        tags = {
-            "cofi.state": outcome.state,
-            "cofi.reason": outcome.reason or "",
-            "cofi.message": outcome.message,
-        }
-        if outcome.measurement is not None:
-            tags["cofi.device"] = str(outcome.measurement.contract.get("device_name", ""))
-        # Empty ones too: a trial that was interrupted before has a reason of then.
-        batch = [RunTag(name, value[:LONGEST_VALUE]) for name, value in tags.items()]
-        self.client.log_batch(run_id, tags=batch)
-        self.client.set_terminated(run_id, RUN_STATUS[outcome.state])
+    def _found(self, client: MlflowClient, trial_id: str) -> Known | None:
+        """The run of that id; another process may have made it since we looked."""
+        if trial_id not in self.runs:
+            self.runs |= self._search(client, f" and tags.`cofi.trial_id` = '{trial_id}'")
+        return self.runs.get(trial_id)
 
-    def _log_metrics(self, run_id: str, values: Mapping[str, float], step: int) -> None:
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value in values.items() if math.isfinite(value)]
-        for start in range(0, len(metrics), METRICS_AT_ONCE):
-            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
+    def _search(self, client: MlflowClient, more: str = "") -> dict[str, Known]:
+        """Runs of this study by trial id, one for each."""
+        found: dict[str, Known] = {}
+        token: str | None = None
+        while token != "":
+            page = client.search_runs(
+                [self.experiment_id],
+                f"tags.`cofi.study_id` = '{self.uid}'{more}",
+                order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+                page_token=token,
+            )
+            for run in page:
+                trial_id = run.data.tags["cofi.trial_id"]
+                if trial_id in found:
+                    # A server was too slow to say that it had made the first one.
+                    client.delete_run(run.info.run_id)
+                    continue
+                info, data = run.info, run.data
+                params, tags = {*data.params}, {**data.tags}
+                found[trial_id] = Known(info.run_id, info.start_time, info.status, params, tags)
+            token = page.token or ""
+        return found
 
-    @contextlib.contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        """Whatever MLflow does, the search goes on; it is told of once."""
-        try:
-            yield
-        except Exception as error:  # its clients, drivers and servers have an exception each
-            if not self.behind:
-                line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                self.complain(
-                    f"MLflow cannot be written ({_without_password(line)}); the search goes on without it"
-                )
-            self.behind = True
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
-
-
-def versions() -> dict[str, str]:
-    """Tags that say which software made a run."""
-    found = {"cofi.version": cofi_tune.__version__}
-    for package in ("torch", "ray", "optuna", "mlflow", "transformers"):
-        found[f"version.{package}"] = version(package)
-    return found
-
-
-def of_asked(asked: Asked) -> dict[str, Any]:
-    """Params of a run: what was proposed, every setting, and log10 of what is counted on a log scale.
-
-    MLflow's axes are linear.
-    """
-    params: dict[str, Any] = {**asked.settings, **asked.params}
-    for name in asked.logarithmic:
-        params[f"log10_{name}"] = round(math.log10(asked.params[name]), 6)
-    return params
-
-
-def of_progress(progress: Progress) -> dict[str, float]:
-    """Metrics over steps."""
-    values: dict[str, float | None] = {
-        **progress.losses,
-        "learning_rate": progress.learning_rate,
-        "expected_sparsity": progress.expected_sparsity,
-        "target_sparsity": progress.target_sparsity,
-        "selection_score": progress.selection_score,
-        "train_seconds": progress.seconds,
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    def _created(
+        self, client: MlflowClient, trial_id: str, tags: Mapping[str, str], start_ms: int | None
+    ) -> Known:
+        every = {**self.common, "cofi.trial_id": trial_id, **tags}
+        info = client.create_run(self.experiment_id, start_ms, every, trial_id).info
+        self.runs[trial_id] = Known(info.run_id, info.start_time, info.status, set(), every)
+        return self.runs[trial_id]
 
 
-def of_measurement(measurement: Measurement) -> dict[str, float]:
-    """Metrics of a finished trial."""
-    m = measurement
-    names = ("score", "speedup", "sparsity", "model_sparsity", "num_parameters", "macs", "seconds")
-    values = {name: float(getattr(m, name)) for name in names}
-    values |= {f"score/{name}": value for name, value in m.scores.items()}
-    values |= {f"teacher/{name}": value for name, value in m.teacher_scores.items()}
-    for timing in m.latencies:
-        values |= {
-            f"{timing.scenario}/speedup": timing.speedup,
-            f"{timing.scenario}/speedup_low": timing.speedup_low,
-            f"{timing.scenario}/speedup_high": timing.speedup_high,
-            f"{timing.scenario}/latency_ms": timing.latency_ms,
-            f"{timing.scenario}/dense_ms": timing.dense_ms,
-        }
-    return values
+def _end_of(outcome: Outcome) -> str:
+    return f"{outcome.state} {outcome.reason or ''}".strip()
+
+
+def _curves(entries: Sequence[history.Entry]) -> list[Point]:
+    return [
+        (name, value, entry.time_ms, entry.progress.step)
+        for entry in entries
+        for name, value in fields.of_progress(entry.progress).items()
+    ]
+
+
+def _log(
+    client: MlflowClient,
+    run: Known,
+    params: Mapping[str, Any] = {},
+    points: Sequence[Point] = (),
+    tags: Mapping[str, str] = {},
+) -> None:
+    """Write what is new, in as few calls as MLflow allows; tags last, since one counts what came before."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    # A param that is there cannot be changed, so it is left alone.
+    new = [
+        Param(name, str(value)[:LONGEST_VALUE]) for name, value in params.items() if name not in run.params
+    ]
+    metrics = [Metric(*point) for point in points if math.isfinite(point[1])]
+    short = {name: value[:LONGEST_VALUE] for name, value in tags.items()}
+    changed = [RunTag(name, value) for name, value in short.items() if run.tags.get(name) != value]
+    calls = max(-(-len(new) // PARAMS_AT_ONCE), -(-len(metrics) // METRICS_AT_ONCE), bool(changed))
+    for call in range(calls):
+        client.log_batch(
+            run.run_id,
+            metrics=metrics[call * METRICS_AT_ONCE : (call + 1) * METRICS_AT_ONCE],
+            params=new[call * PARAMS_AT_ONCE : (call + 1) * PARAMS_AT_ONCE],
+            tags=changed if call == calls - 1 else [],
+        )
+    run.params |= {*params}
+    run.tags |= short

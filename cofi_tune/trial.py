@@ -12,7 +12,9 @@ import math
 import os
 import shutil
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,18 @@ import ray
 from ray import tune
 
 from cofi_tune.config import StudyConfig
+from cofi_tune.interruption import Interruption, Starvation
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
-from cofi_tune.records import Progress
-from cofi_tune.worker import Job, in_train, in_tune, outcome_of, teach
+from cofi_tune.records import Progress, Stopped
+from cofi_tune.watchdog import GroupWatchdog
+from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of, teach
 from cofi_tune.worker_groups import GroupSweeper
 
 DRIVER_CPUS = 0.01
 """Of a trial that only waits for its workers; 0 would be refused."""
+
+MOST_ATTEMPTS = 16
+"""Of a trial, whatever it does; `attempts.py` gives up one that does not get on, long before."""
 
 ENVIRONMENT = {
     # Threads that wait in a loop for a core that another process has: 25 times slower, measured with as many
@@ -85,7 +92,7 @@ def cpus_needed(config: StudyConfig) -> int:
     return config.concurrency * max(1, config.workers_per_trial) * config.cpus_per_worker
 
 
-def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: str | None = None) -> None:
+def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: str | None = None) -> None:
     """Let Ray Tune run what `proposals` (a `ray.tune.search.Searcher`) suggests, until it has no more.
 
     Args:
@@ -95,6 +102,8 @@ def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: 
         address: of a Ray cluster; None: a Ray of our own.
     """
     in_process = config.workers_per_trial == 0
+    starvation = Starvation(stopper, config.directory / "trials", config.timeout_seconds, _needs(config))
+    stopper.look = starvation.look
     # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
     scratch = config.directory / ".ray" / str(os.getpid())
     with ray_started(config, address), _removed(scratch), GroupSweeper(proposals.recovered) as sweeper:
@@ -113,7 +122,7 @@ def launch(config: StudyConfig, proposals: Any, stopper: tune.Stopper, address: 
                 name=config.name,
                 storage_path=str(scratch.absolute()),
                 callbacks=[sweeper],
-                failure_config=tune.FailureConfig(max_failures=1),
+                failure_config=tune.FailureConfig(max_failures=MOST_ATTEMPTS),
                 stop=stopper,
                 verbose=0,
             ),
@@ -131,43 +140,34 @@ def _removed(scratch: Path) -> Iterator[None]:
             scratch.parent.rmdir()
 
 
-def teacher_elsewhere(config: StudyConfig, data: Path, on_progress: Callable[[Progress], None]) -> Path:
+def teacher_elsewhere(
+    config: StudyConfig, data: Path, stop_file: Path, on_progress: Callable[[Progress], None]
+) -> Path:
     """The teacher, made where the trials run: this process may have no GPU, and must not keep one.
 
     Args:
         config: the study's.
         data: directory of the encoded task.
+        stop_file: ends it, with a checkpoint, once it exists.
         on_progress: called here at every report.
 
     Raises:
+        Stopped: its training failed, or was interrupted.
         ValueError: it cannot be made.
     """
     task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(teach)
     event: Progress | Path | None = None
     try:
-        for reference in task.options(num_returns="streaming").remote(config, data.absolute()):
+        for reference in task.options(num_returns="streaming").remote(config, data.absolute(), stop_file):
             event = ray.get(reference)
             if isinstance(event, Progress):
                 on_progress(event)
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Stopped):
+            raise error.cause from error
         raise ValueError(f"the teacher cannot be made: {outcome_of(error.cause).message}") from error
     assert isinstance(event, Path)
     return event
-
-
-class Interruption(tune.Stopper):
-    """Ends everything once it is requested."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is stopped for its results."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Asked by Tune in every round."""
-        return self.requested
 
 
 def _trainable(config: StudyConfig) -> Any:
@@ -195,17 +195,39 @@ def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) ->
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    job: Job = config["job"]
+    given_up = attempt(job)
+    if given_up is not None:
+        tune.report({KEY: encode(Message(given_up))})
+        return
+    with GroupWatchdog(job.setup.output, job.setup.timeout_seconds):
+        outcome = _fit(job, scaling, storage)
+        if outcome is not None and outcome.reason == "out_of_memory":
+            outcome = _fit(replace(job, parts=2), scaling, storage)
+    if outcome is not None:
+        tune.report({KEY: encode(Message(outcome))})
+
+
+def _fit(job: Job, scaling: dict[str, Any], storage: str) -> Outcome | None:
+    """One group of workers, from its start to its end.
+
+    Returns:
+        None if the workers said themselves how it ended.
+
+    Raises:
+        Exception: a process was lost; Tune tries again.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    job: Job = config["job"]
     trainer = TorchTrainer(
         in_train,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
-            name=job.trial_id,
+            # Another name for every attempt: what Ray Train would bring back of the last one is not ours.
+            name=f"{job.trial_id}-{uuid.uuid4().hex[:8]}",
             storage_path=storage,
             callbacks=[TuneReportCallback()],
             failure_config=FailureConfig(max_failures=0),
@@ -213,13 +235,13 @@ def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) ->
     )
     try:
         trainer.fit()
+        return None
     except Exception as error:
         outcome = _outcome_of_group(error)
-        if outcome.reason == LOST:
-            job.setup.output.mkdir(parents=True, exist_ok=True)
-            (job.setup.output / "error.txt").write_text(traceback.format_exc())
-            raise  # Tune tries once more
-        tune.report({KEY: encode(Message(outcome))})
+        if outcome.reason != LOST:
+            return outcome
+        (job.setup.output / "error.txt").write_text(traceback.format_exc())
+        raise
 
 
 def _outcome_of_group(error: Exception) -> Outcome:
@@ -240,6 +262,13 @@ def _lost_its_peer(error: Exception) -> bool:
     """Whether a worker failed because another one was gone, as gloo and NCCL put it."""
     text = str(error).lower()
     return any(words in text for words in ("connection closed by peer", "connection reset", "broken pipe"))
+
+
+def _needs(config: StudyConfig) -> str:
+    """What a trial takes, in words."""
+    workers = max(1, config.workers_per_trial)
+    gpus = f" and {config.gpus_per_worker:g} GPUs" if config.gpus_per_worker else ""
+    return f"{workers} processes with {config.cpus_per_worker} CPUs{gpus} each"
 
 
 def _name(trial: Any) -> str:

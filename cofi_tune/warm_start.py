@@ -15,9 +15,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from cofi_tune.data.names import unknown
+from cofi_tune.database import sqlite_file
 from cofi_tune.optuna_study import WARM_START, trial_id_of, violations
 from cofi_tune.records import OBJECTIVES
-from cofi_tune.storage import open_storage, sqlite_file
+from cofi_tune.storage import open_storage
 
 FROM, TASK, OTHER_TASK = "warm_start_study_id", "warm_start_task", "warm_start_other_task"
 """User attributes beside `WARM_START`, which is the earlier trial's id."""

@@ -7,25 +7,40 @@ adapters: a Tune actor that trains by itself, and one of the workers that Ray Tr
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import queue
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cofi_tune import attempts
 from cofi_tune.config import Setup, StudyConfig, TrialConfig
 from cofi_tune.messages import KEY, Message, Outcome, encode
 from cofi_tune.ranks import ALONE, Ranks
-from cofi_tune.records import InvalidMetric, InvalidPoint, Measurement, Progress, Stopped
+from cofi_tune.records import (
+    DISK_FULL,
+    INTERRUPTED,
+    InvalidMetric,
+    InvalidPoint,
+    Measurement,
+    Progress,
+    Stopped,
+)
+from cofi_tune.resumable import Upkeep
+from cofi_tune.watchdog import Watchdog
 
+LOOK_SECONDS = 0.5
 Report = Callable[[Message], None]
 
-FAILURES = ("non_finite",)
-"""Reasons to stop that say the run broke; every other one is a decision to end it early."""
+FAILURES = ("non_finite", DISK_FULL, INTERRUPTED)
+"""Reasons to stop that are no decision to end a trial early: what broke, and what goes on another time."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class Job:
     trial_id: str
     trial: TrialConfig
     setup: Setup
+    parts: int = 1
+    """In how many parts a worker takes its share of a batch: 2 once it did not fit in memory."""
 
 
 def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = None) -> None:
@@ -49,25 +66,48 @@ def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = N
         placement_group: of this worker's group, passed on.
 
     Raises:
-        Exception: something broke on this one of several workers; the others wait for it, so that the
-            group has to be ended from outside (`trial.py` makes it an outcome).
+        Exception: memory ran out, and the batch can still be taken in parts; or something broke on this one
+            of several workers: the others wait for it, so that the group has to be ended from outside
+            (`trial.py` makes it an outcome).
     """
     measurement: Measurement | None = None
-    with _collected_warnings() as collected:
+    with _collected_warnings() as collected, Watchdog(job.setup.output, job.setup.timeout_seconds) as dog:
+        if job.parts > 1:
+            collected.append(f"memory ran out: from here on every batch comes in {job.parts} parts")
+        upkeep = Upkeep(job.setup.checkpoint_seconds, StopFile(job.setup.stop_file), dog.beat)
         try:
-            for event in _compress(job, ranks):
+            for event in _compress(job, ranks._replace(parts=job.parts), upkeep):
                 if isinstance(event, Progress):
                     report(Message(event, _take(collected), placement_group))
                 else:
                     measurement = event
             outcome = Outcome("complete", measurement=measurement)
         except Exception as error:
-            # Both are raised by every worker at the same step.
+            if is_out_of_memory(error) and job.parts == 1:
+                raise
+            # These are raised by every worker at the same step.
             if ranks.size > 1 and not isinstance(error, (Stopped, InvalidPoint)):
                 raise
             outcome = outcome_of(error)
             _keep_traceback(job, outcome)
         report(Message(outcome, _take(collected), placement_group))
+
+
+class StopFile:
+    """Whether the driver asked to stop; looked for once in a while, since the file may lie far away."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._looked = 0.0
+        self._found = False
+
+    def __call__(self) -> bool:
+        """Ask."""
+        now = time.monotonic()
+        if self.path is not None and not self._found and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._found = self.path.exists()
+        return self._found
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -79,8 +119,10 @@ def outcome_of(error: BaseException) -> Outcome:
         return Outcome.failed("invalid_metric", line)
     if isinstance(error, InvalidPoint):
         return Outcome.failed("invalid_point", line)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Outcome.failed("out_of_memory", line)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return Outcome.failed(DISK_FULL, line)
     return Outcome.failed("error", f"{type(error).__name__}: {line}")
 
 
@@ -88,8 +130,30 @@ def in_tune(config: dict[str, Any]) -> None:
     """Runs a trial in the process of its Tune actor, which the next trial uses again."""
     from ray import tune
 
-    work(config["job"], ALONE, lambda message: tune.report({KEY: encode(message)}))
-    _free_memory()
+    def report(message: Message) -> None:
+        tune.report({KEY: encode(message)})
+
+    job: Job = config["job"]
+    given_up = attempt(job)
+    if given_up is not None:
+        report(Message(given_up))
+        return
+    try:
+        work(job, ALONE, report)
+        fits = True
+    except Exception:  # `work` lets out one kind alone: memory ran out
+        fits = False
+    free_memory()
+    if not fits:
+        work(replace(job, parts=2), ALONE, report)
+        free_memory()
+
+
+def attempt(job: Job) -> Outcome | None:
+    """See `attempts.begin`; without a driver's stop file nobody tries again."""
+    if job.setup.stop_file is None:
+        return None
+    return attempts.begin(job.setup.output, job.setup.stop_file.name)
 
 
 def in_train(config: dict[str, Any]) -> None:
@@ -110,12 +174,13 @@ def in_train(config: dict[str, Any]) -> None:
     work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
 
 
-def teach(config: StudyConfig, data: Path) -> Iterator[Progress | Path]:
+def teach(config: StudyConfig, data: Path, stop_file: Path) -> Iterator[Progress | Path]:
     """Makes a teacher on this worker's device: its progress, then its directory.
 
     Args:
         config: the study's.
         data: directory of the encoded task.
+        stop_file: ends it, with a checkpoint, once it exists.
     """
     from cofi_tune import teacher
     from cofi_tune.data.encode import open_encoded
@@ -135,6 +200,7 @@ def teach(config: StudyConfig, data: Path) -> Iterator[Progress | Path]:
                 selection=task.selection_split(config.selection),
                 device=config.device,
                 on_progress=events.put,
+                upkeep=Upkeep(config.checkpoint_seconds, StopFile(stop_file)),
             )
             events.put(made)
         except BaseException as error:
@@ -159,11 +225,11 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
 
 
-def _compress(job: Job, ranks: Ranks) -> Iterator[Progress | Measurement]:
-    from cofi_tune.compress import compress  # seconds of imports, needed in workers only
+def _compress(job: Job, ranks: Ranks, upkeep: Upkeep) -> Iterator[Progress | Measurement]:
+    from cofi_tune.compress import compress
 
     quiet_libraries()
-    return compress(job.trial, job.setup, ranks)
+    return compress(job.trial, job.setup, ranks, upkeep)
 
 
 @contextlib.contextmanager
@@ -193,14 +259,16 @@ def _keep_traceback(job: Job, outcome: Outcome) -> None:
             (job.setup.output / "error.txt").write_text(traceback.format_exc())
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the host or of the device."""
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
+    """Give back what the last trial in this process held."""
     import torch
 
     gc.collect()

@@ -242,9 +242,9 @@ def test_selection_rows(
     chosen: list[int] = []
     original = Training._evaluate
 
-    def spy(self: Training, best: Any) -> float:
+    def spy(self: Training) -> float:
         chosen.append(len(self.selection.labels))
-        return original(self, best)
+        return original(self)
 
     monkeypatch.setattr(Training, "_evaluate", spy)
     done = Done(short(), set_up(toy_on_disk, teacher, tmp_path, selection=selection))

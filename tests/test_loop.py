@@ -49,7 +49,7 @@ class Plain(Method):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [self.extra], "lr": 0.125}]
 
-    def before_forward(self, step: int) -> Gates:
+    def before_forward(self, step: int, again: bool = False) -> Gates:
         self.steps.append(step)
         return Gates()
 
@@ -178,7 +178,7 @@ class Scripted:
         self.scores: Iterator[float] = iter(scores)
         self.weights: list[Tensor] = []
 
-    def __call__(self, model: nn.Module, task: object, split: object, gates: Gates) -> dict[str, float]:
+    def __call__(self, model: nn.Module, task: object, split: object, *rest: object) -> dict[str, float]:
         self.weights.append(model.classifier.weight.detach().clone())
         return {"accuracy": next(self.scores)}
 

@@ -18,7 +18,7 @@ from cofi_tune import loop
 from cofi_tune.components import hard_concrete
 from cofi_tune.components.distillation import MATCHINGS
 from cofi_tune.config import TrialConfig
-from cofi_tune.data.batches import Batch, collate, stream
+from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encoded import EncodedTask
 from cofi_tune.methods.cofi import Cofi
 from cofi_tune.modeling_cofi import CofiForSequenceClassification, Encoded
@@ -101,7 +101,7 @@ def step(module: loop.Step, optimizer: torch.optim.Optimizer, batch: Batch, teac
 
 @pytest.fixture
 def batch(toy: EncodedTask) -> Batch:
-    rows = next(stream(toy.splits["train"], 16, seed=0))
+    rows = next(RowStream(toy.splits["train"], 16, seed=0))
     made = collate(toy.splits["train"], rows, torch.device("cpu"))
     assert made.packing.position_N is not None
     return made

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -191,9 +192,9 @@ def test_every_end_has_its_state(shared: Path, own_files: tuple[Task, Source]) -
     assert [trial.user_attrs["trial_id"] for trial in trials] == [f"ends-{i:04d}" for i in range(7)]
     assert {row["trial"] for row in found["trials"]} == {"ends-0005", "ends-0006"}
     assert found["counts"]["fail (invalid_metric)"] == 2
-    runs = study.Tracking(
-        f"sqlite:///{shared}/mlflow.db", "ends", "", {}, shared, shared, lambda text: None
-    ).client.search_runs([_experiment(shared, "ends")])
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{shared}/mlflow.db")
+    experiment = client.get_experiment_by_name("ends")
+    runs = client.search_runs([experiment.experiment_id])
     states = {run.info.run_name: run.data.tags.get("cofi.state") for run in runs}
     assert states.pop("ends (study)") is None
     assert list(states.values()).count("fail") == 4
@@ -283,17 +284,6 @@ def test_impossible_proposals_do_not_end_the_search(
     assert found["counts"]["fail (invalid_point)"] > 0
 
 
-def test_one_driver_at_a_time(tmp_path: Path) -> None:
-    with (
-        optuna_study.only_driver(tmp_path, "s"),
-        pytest.raises(ValueError, match=r"running here already \(pid \d+"),
-        optuna_study.only_driver(tmp_path, "s"),
-    ):
-        pass
-    with optuna_study.only_driver(tmp_path, "s"):
-        pass
-
-
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "random"])
 def test_samplers_repeat_by_seed_and_number(name: str) -> None:
     def draws(seed: int) -> list[float]:
@@ -320,10 +310,3 @@ def measure_at(sparsity: float) -> Outcome:
         trial = Trial
 
     return measure(Stub)  # type: ignore[arg-type]
-
-
-def _experiment(shared: Path, name: str) -> str:
-    import mlflow
-
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{shared}/mlflow.db")
-    return str(client.get_experiment_by_name(name).experiment_id)

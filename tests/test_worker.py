@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import os
+import shutil
 import socket
 import warnings
 from collections.abc import Callable
@@ -79,10 +82,8 @@ def test_reports_progress_then_the_measurement(job: Job) -> None:
         (Stopped("target_not_reached", "0.3 of 0.5"), "pruned", "target_not_reached"),
         (Stopped("non_finite", "loss is nan"), "fail", "non_finite"),
         (InvalidPoint("no hidden unit is left"), "fail", "invalid_point"),
-        (MemoryError(), "fail", "out_of_memory"),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), "fail", "out_of_memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "fail", "out_of_memory"),
         (KeyError("nothing"), "fail", "error"),
+        (OSError(errno.ENOSPC, "No space left on device"), "fail", "disk_full"),
     ],
 )
 def test_every_end_has_a_reason(
@@ -95,6 +96,58 @@ def test_every_end_has_a_reason(
     assert (last.content.state, last.content.reason) == (state, reason)
     assert last.warnings == ("mind the gap",)
     assert (job.setup.output / "error.txt").exists() == (reason == "error")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_halves_the_batch_once(
+    job: Job, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(worker, "_compress", failing(error))
+    with pytest.raises(type(error)):
+        run(job)
+    first, last = run(dataclasses.replace(job, parts=2))
+    assert any("2 parts" in warning for warning in first.warnings)
+    assert isinstance(last.content, Outcome)
+    assert (last.content.state, last.content.reason) == ("fail", "out_of_memory")
+
+
+def test_a_batch_in_parts_is_the_same_batch(job: Job) -> None:
+    whole, parts = _losses(run(job)), _losses(run(dataclasses.replace(job, parts=2)))
+    assert [step for step, _ in parts] == [step for step, _ in whole]
+    for (_, ours), (_, theirs) in zip(whole[:2], parts[:2], strict=True):
+        assert theirs == pytest.approx(ours, rel=2e-3, abs=2e-5)
+
+
+def test_the_stop_file_ends_a_run_with_a_checkpoint_and_it_goes_on(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _losses(run(job))
+    shutil.rmtree(job.setup.output)
+    stop = tmp_path / "stop"
+    stoppable = dataclasses.replace(job, setup=job.setup.model_copy(update={"stop_file": stop}))
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.0)
+    messages: list[Message] = []
+
+    def hear(message: Message) -> None:
+        messages.append(message)
+        if len(messages) == 5:
+            stop.touch()
+
+    work(stoppable, ALONE, hear)
+    last = messages[-1].content
+    assert isinstance(last, Outcome)
+    assert last.reason == "interrupted"
+    assert len(messages) == 6
+    stop.unlink()
+    rest = _losses(run(stoppable))
+    assert _losses(messages) + rest == whole
 
 
 def test_one_of_several_workers_lets_its_error_through(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

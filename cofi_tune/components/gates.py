@@ -54,10 +54,16 @@ class LearnedGates(nn.Module):
             hard_concrete.clamp_(start)
             self.log_alpha[unit] = nn.Parameter(start.to(device))
         self.stream = torch.Generator(device=device).manual_seed(seed)
+        self._noise: dict[str, Tensor] = {}
 
-    def sample(self) -> Gates:
-        """One draw of every gate."""
-        return self._map(lambda a: hard_concrete.sample(a, hard_concrete.uniform_like(a, self.stream)))
+    def sample(self, again: bool = False) -> Gates:
+        """One draw of every gate; `again`: with the noise of the last one."""
+        if not again:
+            self._noise = {
+                unit: hard_concrete.uniform_like(a, self.stream) for unit, a in self.log_alpha.items()
+            }
+        drawn = {unit: hard_concrete.sample(a, self._noise[unit]) for unit, a in self.log_alpha.items()}
+        return Gates(*[drawn.get(unit) for unit in UNITS])
 
     def probability_open(self) -> Gates:
         """P(open) of every gate."""

@@ -5,8 +5,9 @@ Axes: B rows, T positions, N real tokens end to end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,11 +39,19 @@ class Batch:
 
 
 def collate(
-    split: EncodedSplit, rows: NDArray[np.int64], device: torch.device, ranks: Ranks = ALONE
+    split: EncodedSplit, rows: NDArray[np.int64], device: torch.device, ranks: Ranks = ALONE, part: int = 0
 ) -> Batch:
-    """The share of `rows` that belongs to this worker, packed."""
+    """The share of `rows` that belongs to this worker, packed.
+
+    Args:
+        split: whose rows.
+        rows: of the whole batch.
+        device: where the share goes.
+        ranks: this worker's place, and in how many parts it takes its share.
+        part: which of them, from 0.
+    """
     lengths_all = split.offsets[rows + 1] - split.offsets[rows]
-    mine = rows[ranks.rank :: ranks.size]
+    mine = rows[ranks.rank + part * ranks.size :: ranks.shares]
     lengths_B = split.offsets[mine + 1] - split.offsets[mine]
     num_tokens, longest = int(lengths_B.sum()), int(lengths_B.max())
     first_B = np.cumsum(lengths_B) - lengths_B
@@ -103,11 +112,42 @@ def steps_per_epoch(num_rows: int, batch_size: int) -> int:
     return -(-num_rows // batch_size)
 
 
-def stream(split: EncodedSplit, batch_size: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Epoch after epoch, without end; the order belongs to `seed` alone."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    while True:
-        yield from epoch(split, batch_size, generator)
+class RowStream:
+    """Epoch after epoch, without end: the rows of one batch after the other, in an order that `seed` owns."""
+
+    def __init__(self, split: EncodedSplit, batch_size: int, seed: int) -> None:
+        self.split, self.batch_size = split, batch_size
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self._begin()
+
+    def __iter__(self) -> RowStream:
+        """Itself."""
+        return self
+
+    def __next__(self) -> NDArray[np.int64]:
+        """Rows of the next batch."""
+        while True:
+            rows = next(self._batches, None)
+            if rows is not None:
+                self._taken += 1
+                return rows
+            self._begin()
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, as JSON: the generator as this epoch began, and batches taken since."""
+        return {"epoch": self._epoch_state, "taken": self._taken}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._generator.bit_generator.state = state["epoch"]
+        self._begin()
+        for _ in range(state["taken"]):
+            next(self)
+
+    def _begin(self) -> None:
+        self._epoch_state: Any = self._generator.bit_generator.state
+        self._batches = epoch(self.split, self.batch_size, self._generator)
+        self._taken = 0
 
 
 def by_length(split: EncodedSplit, batch_size: int) -> Iterator[NDArray[np.int64]]:

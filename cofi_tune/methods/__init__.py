@@ -97,8 +97,8 @@ class Method(nn.Module):
         """Optimizer groups of this method's own parameters; a group with `scheduled` follows the phase."""
         return []
 
-    def before_forward(self, step: int) -> Gates:
-        """Gates for `step` of the current phase."""
+    def before_forward(self, step: int, again: bool = False) -> Gates:
+        """Gates for `step` of the current phase; `again`: the same draw, for another part of its batch."""
         return Gates()
 
     def losses(
@@ -107,7 +107,7 @@ class Method(nn.Module):
         """Named terms whose sum is minimised; this worker's share of means over the global batch.
 
         Terms over data are sums over this worker's rows or tokens divided by the global number; terms that
-        do not depend on data are divided by the number of workers. Summed over workers both are right.
+        do not depend on data are divided by `ranks.shares`. Summed over all shares both are right.
         """
         raise NotImplementedError
 
@@ -121,6 +121,27 @@ class Method(nn.Module):
     def status(self, step: int) -> Status:
         """Where the method stands at `step` of the current phase (reads from the device)."""
         return Status()
+
+    def check(self, status: Status, step: int) -> None:
+        """Called with every report.
+
+        Raises:
+            Stopped: this run can no longer give a model worth measuring, whatever its score.
+        """
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a checkpoint needs of the method: tensors, and JSON values."""
+        return self.state_dict(), {}
+
+    def restore(
+        self,
+        phase: Phase,
+        student: CofiForSequenceClassification,
+        tensors: dict[str, Tensor],
+        values: dict[str, Any],
+    ) -> None:
+        """Stand where `state` was taken: in the midst of `phase`, with `student` as it was."""
+        self.load_state_dict(tensors)
 
     def finish(self, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         """The model that is shipped."""

@@ -12,17 +12,17 @@ Axes: L layers, A heads, H hidden units, F FFN units, N tokens.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from cofi_tune.components import distillation, lagrangian, surgery
 from cofi_tune.components.gates import UNITS, LearnedGates, Unit, live_layers
 from cofi_tune.components.hard_concrete import LOG_ALPHA_LIMIT
+from cofi_tune.components.layer_matching import LayerMatching
+from cofi_tune.components.sparsity_watch import REACHED_TOLERANCE, SparsityWatch, warn_if_unreachable
 from cofi_tune.config import Strict, TrialConfig
 from cofi_tune.data.batches import Batch
 from cofi_tune.methods import Method, Phase, Status
@@ -34,10 +34,6 @@ from cofi_tune.modeling_cofi import (
 )
 from cofi_tune.ranks import Ranks
 from cofi_tune.records import PruningPlan, Stopped
-
-REACHED_TOLERANCE = 0.05
-"""How far below its target the expected sparsity, which swings about it, may end for the trial to count as
-having reached it. The cut has the target's sparsity in any case."""
 
 
 class Config(Strict):
@@ -88,15 +84,13 @@ class Cofi(Method):
         device, options = student.device, self.options
         self.gates = LearnedGates(options.units, self.sizes, options.initial_drop_rate, trial.seed, device)
         self.lambda_1, self.lambda_2 = lagrangian.new_multipliers(device)
-        self.matching_stream = np.random.Generator(np.random.PCG64(trial.seed))
-        self.teacher_layers = distillation.teacher_layers(self.sizes.num_layers)
         self.drawn = Gates()
         self.live_L: Tensor | None = None
-        self.transform: nn.Linear | None = None
+        self.watch = SparsityWatch()
+        self.matching: LayerMatching | None = None
         if self.uses_hidden_states:
-            self.transform = nn.Linear(self.sizes.hidden_size, self.sizes.hidden_size, device=device)
-            nn.init.eye_(self.transform.weight)
-            nn.init.zeros_(self.transform.bias)
+            layers, hidden = self.sizes.num_layers, self.sizes.hidden_size
+            self.matching = LayerMatching(options.layer_matching, layers, hidden, trial.seed, device)
 
     @property
     def uses_hidden_states(self) -> bool:
@@ -137,55 +131,53 @@ class Cofi(Method):
 
     def enter(self, phase: Phase, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         """Switch gates on for pruning; cut for recovery."""
-        self.phase = phase
-        pruning = phase.name == "prune"
-        for parameter in (*self.gates.parameters(), self.lambda_1, self.lambda_2):
-            parameter.requires_grad_(pruning)
-        if pruning:
-            self._warn_if_unreachable(phase)
+        if phase.name == "prune":
+            warn_if_unreachable(self.mask_learning_rate, self.closing_steps, phase.num_steps)
         if phase.name == "recover":
             student = self._cut(student)
-        student.embeddings.requires_grad_(not self.options.freeze_embeddings)
+        self._switch(phase, student)
         return student
 
-    def _warn_if_unreachable(self, phase: Phase) -> None:
-        reach = self.mask_learning_rate * phase.num_steps
-        needed = LOG_ALPHA_LIMIT + 1.6
-        if reach < needed:
-            warnings.warn(
-                f"mask learning rate {self.mask_learning_rate:.3g} x {phase.num_steps} steps moves a gate "
-                f"by at most {reach:.1f}, closing one takes {needed:.1f}: the target will not be reached. "
-                "Raise mask_learning_rate (or mask_travel) or the number of epochs.",
-                stacklevel=2,
-            )
+    def _switch(self, phase: Phase, student: CofiForSequenceClassification) -> None:
+        """What learns in this phase."""
+        self.phase = phase
+        for parameter in (*self.gates.parameters(), self.lambda_1, self.lambda_2):
+            parameter.requires_grad_(phase.name == "prune")
+        student.embeddings.requires_grad_(not self.options.freeze_embeddings)
+
+    @property
+    def closing_steps(self) -> float:
+        """Steps that Adam takes, at least, to move an open gate to where it is as good as closed."""
+        return (LOG_ALPHA_LIMIT + 1.6) / self.mask_learning_rate
 
     def _cut(self, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         status = self.status(self.phases()[-2].num_steps)
-        assert status.expected_sparsity is not None
         target = self.options.target_sparsity
+        assert status.expected_sparsity is not None
         if status.expected_sparsity < target - REACHED_TOLERANCE:
             raise Stopped(
                 "target_not_reached",
                 f"expected sparsity {status.expected_sparsity:.3f} after pruning, target {target:.3f}: "
                 "give more epochs, or a higher cofi/mask_travel",
             )
-        self._plan, gates = self.gates.decide(target)
-        small = surgery.cut(student, self._plan, gates)
-        if self.transform is not None:
-            hidden = torch.tensor(self._plan.hidden, device=student.device)
-            narrow = nn.Linear(len(hidden), self.sizes.hidden_size, device=student.device)
-            narrow.weight.data.copy_(self.transform.weight.data[:, hidden])
-            narrow.bias.data.copy_(self.transform.bias.data)
-            self.transform = narrow
-        self.drawn = Gates()
-        self.live_L = torch.tensor([bool(p.heads or p.ffn) for p in self._plan.layers], device=student.device)
+        plan, gates = self.gates.decide(target)
+        small = surgery.cut(student, plan, gates)
+        self._follow(plan, student.device)
         return small
+
+    def _follow(self, plan: PruningPlan, device: torch.device) -> None:
+        """The method itself becomes as narrow as the plan."""
+        self._plan = plan
+        if self.matching is not None:
+            self.matching.narrow(plan.hidden)
+        self.drawn = Gates()
+        self.live_L = torch.tensor([bool(p.heads or p.ffn) for p in plan.layers], device=device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Masks descend, multipliers ascend, each at its constant rate; the transform as the student."""
         groups: list[dict[str, Any]] = []
-        if self.transform is not None:
-            groups.append({"params": list(self.transform.parameters()), "scheduled": True})
+        if self.matching is not None:
+            groups.append({"params": list(self.matching.parameters()), "scheduled": True})
         if self._is_in("prune"):
             rate = self.mask_learning_rate
             multiplier_rate = rate * self.options.multiplier_ratio
@@ -193,10 +185,12 @@ class Cofi(Method):
             groups.append({"params": [self.lambda_1, self.lambda_2], "lr": multiplier_rate, "maximize": True})
         return groups
 
-    def before_forward(self, step: int) -> Gates:
+    def before_forward(self, step: int, again: bool = False) -> Gates:
         """One draw of every gate while pruning, shared by the rows of the batch and by all workers."""
+        if self.matching is not None and not again:
+            self.matching.draw()
         if self._is_in("prune"):
-            self.drawn = self.gates.sample()
+            self.drawn = self.gates.sample(again)
         return self.drawn
 
     def losses(
@@ -206,7 +200,7 @@ class Cofi(Method):
         assert teacher is not None, "CoFi distils from a teacher"
         options = self.options
         regression = student.logits_BC.shape[-1] == 1
-        mix = options.layer_mix if self.uses_hidden_states else 0.0
+        mix = options.layer_mix if self.matching is not None else 0.0
         terms: dict[str, Tensor] = {}
         # The KL of one logit is 0 and would leave the head untrained: labels take its place.
         label_weight = options.label_weight + (1 - mix if regression else 0)
@@ -219,32 +213,14 @@ class Cofi(Method):
             terms["cofi/label"] = (
                 label_weight * share * classification_loss(student.logits_BC, batch.labels_B)
             )
-        if mix:
-            terms["cofi/layer"] = mix * self._layer_loss(student, teacher, batch, ranks)
+        if self.matching is not None:
+            live_L = self.live_L
+            if live_L is None:
+                live_L = live_layers(self.drawn, self.sizes.num_layers, student.logits_BC.device)
+            terms["cofi/layer"] = mix * self.matching.loss(student, teacher, live_L, batch.num_tokens, ranks)
         if self._is_in("prune"):
-            terms["cofi/lagrangian"] = self._lagrangian(step) / ranks.size
+            terms["cofi/lagrangian"] = self._lagrangian(step) / ranks.shares
         return terms
-
-    def _layer_loss(self, student: Encoded, teacher: Encoded, batch: Batch, ranks: Ranks) -> Tensor:
-        assert self.transform is not None
-        chosen = self.teacher_layers
-        if self.options.layer_matching == "v6":
-            draws = self.matching_stream.random(len(chosen)).tolist()
-            chosen = distillation.random_teacher_layers(self.sizes.num_layers, draws)
-        return distillation.layer_loss(
-            torch.stack(student.hidden_states_NH[1:]),
-            torch.stack([teacher.hidden_states_NH[i + 1] for i in chosen]),
-            self.transform,
-            self._live_layers(student.logits_BC.device),
-            self.options.layer_matching,
-            batch.num_tokens,
-            ranks.sum,
-        )
-
-    def _live_layers(self, device: torch.device) -> Tensor:
-        if self.live_L is None:
-            return live_layers(self.drawn, self.sizes.num_layers, device)
-        return self.live_L
 
     def _lagrangian(self, step: int) -> Tensor:
         return lagrangian.penalty(
@@ -276,6 +252,46 @@ class Cofi(Method):
         pruning = self.phase.name == "prune"
         target = self._target_sparsity(step) if pruning else self.options.target_sparsity
         return Status(expected, target)
+
+    def check(self, status: Status, step: int) -> None:
+        """Stop a run that is behind its schedule, beyond its target for long, or has nothing left."""
+        if self.phase is None or not self._is_in("prune"):
+            return
+        expected, target = status.expected_sparsity, status.target_sparsity
+        assert expected is not None
+        assert target is not None
+        lengths = self.warmup_steps, self.phase.num_steps, self.closing_steps
+        self.watch.check(expected, target, step, *lengths)
+        if not live_layers(self.gates.at_evaluation(), self.sizes.num_layers, self.lambda_1.device).any():
+            raise Stopped(
+                "all_sublayers_dead", f"every sublayer is closed at step {step}: lower cofi/target_sparsity"
+            )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Gates, multipliers, transform and random streams; the plan, once there is one."""
+        tensors = {**self.state_dict(), "stream": self.gates.stream.get_state()}
+        return tensors, {
+            "plan": None if self._plan is None else self._plan.to_json(),
+            "matching_stream": None if self.matching is None else self.matching.stream_state(),
+            "beyond_since": self.watch.beyond_since,
+        }
+
+    def restore(
+        self,
+        phase: Phase,
+        student: CofiForSequenceClassification,
+        tensors: dict[str, Tensor],
+        values: dict[str, Any],
+    ) -> None:
+        """The inverse of `state`."""
+        if values["plan"] is not None:
+            self._follow(PruningPlan.from_json(values["plan"]), student.device)
+        self.gates.stream.set_state(tensors.pop("stream"))
+        if self.matching is not None:
+            self.matching.restore_stream(values["matching_stream"])
+        self.watch.beyond_since = values["beyond_since"]
+        self.load_state_dict(tensors)
+        self._switch(phase, student)
 
 
 METHOD = Cofi

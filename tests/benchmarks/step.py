@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from cofi_tune import methods, tasks
 from cofi_tune.config import TrialConfig
-from cofi_tune.data.batches import Batch, collate, stream
+from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encode import encode
 from cofi_tune.data.encoded import EncodedSplit
 from cofi_tune.data.sources import Source
@@ -134,7 +134,7 @@ class Naive:
     def __init__(self, student: CofiForSequenceClassification, method: methods.Method) -> None:
         self.student, self.method = student, method
         main = [p for n, p in student.named_parameters() if "embeddings" not in n]
-        self.main = torch.optim.AdamW([*main, *method.transform.parameters()], lr=2e-5)
+        self.main = torch.optim.AdamW([*main, *method.matching.transform.parameters()], lr=2e-5)
         self.masks = torch.optim.AdamW(method.gates.parameters(), lr=0.01)
         self.multipliers = torch.optim.AdamW([method.lambda_1, method.lambda_2], lr=0.01, maximize=True)
 
@@ -147,8 +147,10 @@ class Naive:
         prediction = F.kl_div(
             F.log_softmax(logits / 2, -1), F.softmax(teacher_logits / 2, -1), reduction="batchmean"
         )
-        moved = [method.transform(s) for s in states[1:]]
-        pairs = [[F.mse_loss(teacher_states[t + 1], s) for s in moved] for t in method.teacher_layers]
+        moved = [method.matching.transform(s) for s in states[1:]]
+        pairs = [
+            [F.mse_loss(teacher_states[t + 1], s) for s in moved] for t in method.matching.teacher_layers
+        ]
         layer = sum(row[int(torch.stack(row).argmin().item())] for row in pairs)
         p = method.gates.probability_open()
         gap = naive_expected_sparsity(p, method.sizes.prunable_parameters) - 0.3
@@ -233,7 +235,7 @@ def main() -> None:
     packed_step = Packed(students[0], new_method(students[0]))
     naive_step = Naive(students[1], new_method(students[1]))
     device, batch_size = torch.device("cpu"), args.batch_size
-    ours = stream(split, batch_size, 0)
+    ours = RowStream(split, batch_size, 0)
     # The naive side gets rows in shuffled order, as a plain loader gives them; ours are length-sorted in
     # windows, which is part of what is measured. The forward passes run the very same rows.
     shuffled = np.random.Generator(np.random.PCG64(0)).permutation(len(split))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cofi_tune.data import batches
-from cofi_tune.data.batches import Batch, by_length, collate, epoch, steps_per_epoch, stream
+from cofi_tune.data.batches import Batch, RowStream, by_length, collate, epoch, steps_per_epoch
 from cofi_tune.data.encoded import EncodedSplit, EncodedTask
 from cofi_tune.modeling_cofi import CofiForSequenceClassification, pack
 from cofi_tune.ranks import Ranks
@@ -60,14 +60,14 @@ def test_an_epoch_has_as_many_steps_as_it_says(num_rows: int, batch_size: int) -
 
 def test_a_stream_is_epoch_after_epoch() -> None:
     split = random_split(50)
-    made = list(itertools.islice(stream(split, 8, seed=1), 3 * steps_per_epoch(50, 8)))
+    made = list(itertools.islice(RowStream(split, 8, seed=1), 3 * steps_per_epoch(50, 8)))
     epochs = [np.concatenate(made[start : start + 7]).tolist() for start in (0, 7, 14)]
     assert all(sorted(rows) == list(range(50)) for rows in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
 
 def order(seed: int) -> list[list[int]]:
-    return [rows.tolist() for rows in itertools.islice(stream(random_split(200), 16, seed), 30)]
+    return [rows.tolist() for rows in itertools.islice(RowStream(random_split(200), 16, seed), 30)]
 
 
 def test_order_belongs_to_the_seed_alone() -> None:

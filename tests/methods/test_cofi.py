@@ -182,7 +182,7 @@ def test_the_cut_changes_no_prediction_and_no_layer_loss(new: Run, toy: EncodedT
             break
     plan, gates = method.gates.decide(0.8)
     masked = evaluate.predict(student, toy.splits["dev"], gates)
-    wide = method.transform
+    wide = method.matching.transform
     small = method.enter(training.phases[1], student)
     assert method.plan == plan
     torch.testing.assert_close(
@@ -193,7 +193,9 @@ def test_the_cut_changes_no_prediction_and_no_layer_loss(new: Run, toy: EncodedT
     )
     x = torch.randn(5, 32)
     x[:, [i for i in range(32) if i not in plan.hidden]] = 0
-    torch.testing.assert_close(method.transform(x[:, list(plan.hidden)]), wide(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        method.matching.transform(x[:, list(plan.hidden)]), wide(x), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("freeze", [True, False])
@@ -246,7 +248,7 @@ def test_multipliers_ascend_and_masks_descend(new: Run, toy: EncodedTask) -> Non
     training = new(mask_learning_rate=0.125, multiplier_ratio=2.0)
     method, phase = training.method, training.phases[0]
     method.enter(phase, training.student)
-    optimizer = training._optimizer(phase)
+    optimizer = training._new_optimizer(phase)
     start = method.gates.expected_sparsity().item()
     for _ in range(2):
         optimizer.zero_grad()

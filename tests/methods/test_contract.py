@@ -10,7 +10,7 @@ import torch
 
 from cofi_tune import evaluate, loop, methods
 from cofi_tune.config import TrialConfig
-from cofi_tune.data.batches import collate, stream
+from cofi_tune.data.batches import RowStream, collate
 from cofi_tune.data.encoded import EncodedTask
 from cofi_tune.loop import Step, Training
 from cofi_tune.methods import Method
@@ -103,7 +103,7 @@ def test_gradients_reach_every_parameter_that_wants_one(
 ) -> None:
     student = make_model(layers=2, seed=3).train()
     method = attach(name, student)
-    rows = stream(toy.splits["train"], 32, seed=0)
+    rows = RowStream(toy.splits["train"], 32, seed=0)
     for phase in method.phases():
         student = method.enter(phase, student)
         batch = collate(toy.splits["train"], next(rows), student.device)

@@ -1,0 +1,108 @@
+"""How a search ends before its time: on Ctrl-C or SIGTERM, or because nothing can start."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from ray import tune
+
+from cofi_tune import attempts
+
+GRACE_SECONDS = 20.0
+"""For running trials to write a checkpoint and say so."""
+
+
+class Interruption(tune.Stopper):
+    """Asks the workers to stop, and ends everything once they have, or after a while."""
+
+    def __init__(self, stop_file: Path) -> None:
+        """
+        Args:
+            stop_file: what the workers look for; its name is this driver's alone.
+        """
+        self.stop_file = stop_file
+        self.running: Callable[[], list[str]] = list
+        """Ids of the trials that are on their way."""
+        self.look: Callable[[], None] = lambda: None
+        """Called in every round."""
+        self.requested = False
+        self.blocked: str | None = None
+        """What keeps the search from going on, and the remedy."""
+        self._deadline = 0.0
+
+    def request(self, blocked: str | None = None) -> None:
+        """Stop as soon as the running trials are safe.
+
+        Args:
+            blocked: why, if nobody asked for it.
+        """
+        self.blocked = self.blocked or blocked
+        if not self.requested:
+            self.requested = True
+            self._deadline = time.monotonic() + GRACE_SECONDS
+            with contextlib.suppress(OSError):
+                self.stop_file.touch()
+
+    def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
+        """No trial is stopped for its results."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked by Tune in every round."""
+        self.look()
+        return self.requested and (not self.running() or time.monotonic() > self._deadline)
+
+
+class Starvation:
+    """Notices that trials wait for processes that never start: Ray would wait for ever without a word."""
+
+    def __init__(self, stopper: Interruption, trials: Path, limit_seconds: float, needs: str) -> None:
+        """
+        Args:
+            stopper: is asked to stop once the limit is reached.
+            trials: directories of the trials.
+            limit_seconds: how long a trial may wait while no other one runs.
+            needs: what one takes, in words.
+        """
+        self.stopper, self.trials, self.limit_seconds, self.needs = stopper, trials, limit_seconds, needs
+        self._since: float | None = None
+
+    def look(self) -> None:
+        """Called in every round of the search."""
+        waiting = self.stopper.running()
+        session = self.stopper.stop_file.name
+        if not waiting or any(attempts.has_begun(self.trials / name, session) for name in waiting):
+            self._since = None
+            return
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since > self.limit_seconds:
+            self.stopper.request(
+                f"no trial could start within {self.limit_seconds:g} s: each needs {self.needs}, and Ray "
+                "never had that free; ask for less, or look at what else uses the machine or the cluster"
+            )
+
+
+@contextlib.contextmanager
+def signals(stopper: Interruption, note: Callable[[str], None]) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the search in order, the second at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopper.requested:
+            raise KeyboardInterrupt
+        stopper.request()
+        name = signal.Signals(number).name
+        note(f"stopping on {name}; running trials save a checkpoint first (Ctrl-C again to leave at once)")
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,88 @@
+"""Locks between processes: held by the operating system, so that a dead holder holds none."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One process at a time; the others wait.
+
+    Args:
+        path: a file that stands for what is locked; made if need be, and left there.
+        waiting: called once if somebody else is at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def only_driver(directory: Path, name: str, note: Callable[[str], None]) -> Iterator[None]:
+    """One driver at a time: two would offer the same trials.
+
+    Args:
+        directory: of the study.
+        name: of the study.
+        note: told when the lock of a driver that died is taken over.
+
+    Raises:
+        ValueError: another driver works on the study.
+    """
+    with (directory / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"a search named {name} is running already ({_described(_holder(file))}); "
+                "wait for it, end it, or give this one another --name"
+            ) from None
+        left = _holder(file)
+        if left:
+            note(f"taking over from {_described(left)}, which ended without a word")
+        _record(file, {"host": platform.node(), "pid": os.getpid(), "started": _started(os.getpid())})
+        try:
+            yield
+        finally:
+            _record(file, {})
+
+
+def _holder(file: Any) -> dict[str, Any]:
+    """Who wrote the file last, {} if it left in order or the record is torn."""
+    file.seek(0)
+    try:
+        read = json.loads(file.read() or "{}")
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _record(file: Any, holder: dict[str, Any]) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps(holder))
+    file.flush()
+
+
+def _described(holder: dict[str, Any]) -> str:
+    return f"pid {holder.get('pid')} on {holder.get('host')}, started {holder.get('started')}"
+
+
+def _started(pid: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(psutil.Process(pid).create_time()))

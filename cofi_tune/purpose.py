@@ -1,0 +1,68 @@
+"""What a study was made for, and what each of its trials was set to: a study goes on only as what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+import cofi_tune
+import search_spaces
+from cofi_tune import methods
+from cofi_tune.config import StudyConfig, TrialConfig, build
+from cofi_tune.data.encode import EncodedTask
+from cofi_tune.optuna_study import OtherPurpose
+from cofi_tune.records import OBJECTIVES
+
+
+def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
+    """What all trials of a study have in common, without which they could not be compared."""
+    space = search_spaces.load(config.space, config.task)
+    return {
+        "task": config.task,
+        "data": data.content_hash[:16],
+        "tokens": data.directory.name,
+        "max_train_samples": config.max_train_samples,
+        "model": Path(config.model).name if Path(config.model).is_dir() else config.model,
+        "teacher_given": config.teacher is not None,
+        "teacher_epochs": config.teacher_epochs,
+        "epochs": config.epochs,
+        "space": f"{space.name} {space.digest}",
+        "objectives": [f"{objective.direction} {objective.name}" for objective in OBJECTIVES],
+        "scenario": config.scenario,
+        "min_score": config.min_score,
+        "min_speedup": config.min_speedup,
+        "selection": config.selection,
+        "seed": config.seed,
+        "device": config.device,
+        "threads": config.cpus_per_worker if config.device == "cpu" else None,
+        "code": cofi_tune.__version__,
+    }
+
+
+def settings(config: TrialConfig) -> dict[str, Any]:
+    """Every setting of a run by name, the method's under `<method>/`, defaults filled in.
+
+    Raises:
+        ValueError: options that the method does not know, or out of its range.
+    """
+    options = build(methods.load(config.method).Config, config.options)
+    own = config.model_dump(exclude={"options"})
+    return own | {f"{config.method}/{name}": value for name, value in options.model_dump(mode="json").items()}
+
+
+def same_teacher(study: optuna.Study, taught: Path) -> None:
+    """Refuse to go on with another teacher than the study's first.
+
+    Raises:
+        OtherPurpose: names both.
+    """
+    before = study.user_attrs.get("teacher")
+    if before is None:
+        study.set_user_attr("teacher", taught.name)
+    elif before != taught.name:
+        raise OtherPurpose(
+            f"the study {study.study_name!r} was made with the teacher {before}, now it is {taught.name}; "
+            "give this one another --name"
+        )

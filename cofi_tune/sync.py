@@ -1,0 +1,163 @@
+"""The command `python -m cofi_tune.sync`: writes to MLflow what it missed of finished trials, once.
+
+The study and the trials' histories are on disk, so this may be run at any time, a search may be running, and
+any number of times.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from sqlalchemy.exc import SQLAlchemyError
+
+from cofi_tune import connection, fields, optuna_study, summary
+from cofi_tune.data.arguments import USAGE_EXIT, Parser
+from cofi_tune.data.names import closest
+from cofi_tune.outbox import default_storage
+from cofi_tune.storage import open_storage
+from cofi_tune.tracking import Tracking
+
+UNREACHABLE_EXIT = 4
+FRONT = ("front.json", "front.csv", "front.svg")
+
+
+class Unreachable(Exception):  # noqa: N818
+    """The database of the studies or MLflow cannot be used."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0; 2 for wrong flags, 4 if MLflow or the database of the studies cannot be used.
+    """
+    args = _parser().parse_args(argv)
+    output = Path(args.output)
+    status = 0
+    try:
+        for study in _studies(output, args.storage, args.name):
+            try:
+                _sync(study, _tracking(study, output, args.tracking_uri))
+            except ValueError as error:
+                status = max(status, _fail(error, USAGE_EXIT))
+            except Unreachable as error:
+                status = max(status, _fail(error, UNREACHABLE_EXIT))
+    except ValueError as error:
+        return _fail(error, USAGE_EXIT)
+    except Unreachable as error:
+        return _fail(error, UNREACHABLE_EXIT)
+    return status
+
+
+def _sync(study: optuna.Study, tracking: Tracking) -> None:
+    """Bring MLflow up to date with the finished trials of a study; one that runs is its search's own.
+
+    Raises:
+        Unreachable: something could not be written; what was is kept.
+    """
+    name = study.study_name
+    counts = {True: 0, False: 0}
+    refused: dict[str, Exception] = {}
+    try:
+        for one in optuna_study.finished(study):
+            try:
+                counts[tracking.trial(one.asked, one.outcome, one.ended_ms)] += 1
+            except Exception as error:
+                if not connection.outdated(error):
+                    raise
+                refused[one.asked.trial_id] = error
+        texts = _front(tracking.output / name)
+        if texts:
+            tracking.summary(texts, summary.metrics(json.loads(texts[FRONT[0]])))
+    except Exception as error:  # MLflow's clients, drivers and servers have one each
+        line = connection.explain(error, tracking.uri)
+        raise Unreachable(f"{name}: MLflow cannot be written ({line}); run this again later") from error
+    print(f"{name}: {counts[True]} written, {counts[False]} were there already", flush=True)
+    if refused:
+        first, why = next(iter(refused.items()))
+        line = connection.explain(why, tracking.uri)
+        raise Unreachable(f"{name}: MLflow refused {len(refused)}, the first is {first}: {line}")
+
+
+def _studies(output: Path, storage: str | None, name: str | None) -> list[optuna.Study]:
+    """The study of that name, or every one of the output.
+
+    Raises:
+        Unreachable: the database cannot be used.
+        ValueError: there is none, or none of that name.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if storage is None and not (output / "optuna.db").is_file():
+        raise ValueError(f"--output {output}: no search was made here (no optuna.db); or give --storage")
+    url = storage or default_storage(output)
+    try:
+        opened = open_storage(url)
+        found = [
+            optuna.load_study(study_name=known.study_name, storage=opened)
+            for known in opened.get_all_studies()
+        ]
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+        line = connection.explain(error, url)
+        raise Unreachable(f"the studies' database (--storage) cannot be used: {line}") from error
+    ours = {study.study_name: study for study in found if "uid" in study.user_attrs}
+    if name is None:
+        # A database may be shared by searches with another output, whose files are not here.
+        return [study for study in ours.values() if (output / study.study_name).is_dir()]
+    if name not in ours:
+        nearest = closest(name, ours)
+        hint = f"did you mean {nearest}? " if nearest else ""
+        raise ValueError(f"unknown study {name!r}; {hint}studies: {', '.join(ours) or 'none'}")
+    if not (output / name).is_dir():
+        raise ValueError(
+            f"--output {output}: the study {name} has its files elsewhere; give its own --output"
+        )
+    return [ours[name]]
+
+
+def _tracking(study: optuna.Study, output: Path, given: str | None) -> Tracking:
+    remembered: dict[str, Any] = study.user_attrs.get("tracking") or {}
+    if given is None and remembered.get("password"):
+        raise ValueError(
+            f"{study.study_name}: its MLflow ({remembered['uri']}) wants a password, which is not kept; "
+            "give the whole --tracking-uri"
+        )
+    uri = given or remembered.get("uri") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
+    tags = remembered.get("tags") or fields.versions()
+    return Tracking(uri, study.study_name, study.user_attrs["uid"], tags, output)
+
+
+def _front(directory: Path) -> dict[str, str]:
+    """The front as a search left it; nothing if there is none, or half of one."""
+    try:
+        paths = [directory / name for name in FRONT if (directory / name).is_file()]
+        texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
+        json.loads(texts[FRONT[0]])
+    except (KeyError, ValueError, OSError):
+        return {}
+    return texts
+
+
+def _parser() -> Parser:
+    made = Parser(
+        prog="python -m cofi_tune.sync",
+        description="Write to MLflow what it missed of finished trials. Run it at any time, and again.",
+    )
+    made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
+    made.add_argument("--name", metavar="STUDY", help="default: every study of the output")
+    made.add_argument("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output)")
+    made.add_argument("--tracking-uri", metavar="URI", help="of MLflow (default: where the search wrote)")
+    return made
+
+
+def _fail(error: object, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

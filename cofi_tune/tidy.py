@@ -1,0 +1,30 @@
+"""Removes what only a running trial needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cofi_tune import checkpoint
+from cofi_tune.messages import UNFINISHED, Asked, Outcome
+from cofi_tune.records import Progress
+
+
+class Tidy:
+    """A watcher that removes the checkpoints of trials that are over, and known to be."""
+
+    def __init__(self, trials: Path) -> None:
+        self.trials = trials
+
+    def started(self, asked: Asked) -> None:
+        """Nothing to remove yet."""
+
+    def heard(self, trial_id: str, progress: Progress) -> None:
+        """Nothing to remove yet."""
+
+    def warned(self, trial_id: str, text: str) -> None:
+        """Nothing to remove yet."""
+
+    def ended(self, trial_id: str, outcome: Outcome) -> None:
+        """An interrupted trial will go on from there."""
+        if outcome.reason not in UNFINISHED:
+            checkpoint.discard(self.trials / trial_id / checkpoint.DIRECTORY)

@@ -1,0 +1,99 @@
+"""Ends a process that has stopped to move: nothing in a search waits for ever."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import threading
+import time
+from pathlib import Path
+
+FILE = "hang.txt"
+"""Beside a trial's results: where its threads stood when it was ended."""
+REST_SECONDS = 1.0
+
+
+class Watchdog:
+    """Writes all tracebacks and ends this process, at once, when `beat` was not called for too long.
+
+    The timer is the interpreter's own (`faulthandler`), which fires even if the process is stuck in a call
+    that never returns to Python.
+    """
+
+    def __init__(self, directory: Path, seconds: float) -> None:
+        """
+        Args:
+            directory: receives `hang.txt`.
+            seconds: without a beat.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self.seconds = seconds
+        self._file = (directory / FILE).open("w")
+        self._last = -REST_SECONDS
+
+    def __enter__(self) -> Watchdog:
+        """Begin to watch."""
+        self.beat()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Watch no longer."""
+        faulthandler.cancel_dump_traceback_later()
+        self._file.close()
+
+    def beat(self) -> None:
+        """Something has moved."""
+        now = time.monotonic()
+        if now - self._last >= REST_SECONDS:
+            self._last = now
+            os.utime(self._file.fileno())  # seen by whoever waits for this process
+            faulthandler.dump_traceback_later(self.seconds + REST_SECONDS, file=self._file, exit=True)
+
+
+class GroupWatchdog:
+    """Ends this process when none of the workers that it waits for has moved, or started, for too long."""
+
+    def __init__(self, directory: Path, seconds: float) -> None:
+        """
+        Args:
+            directory: of the workers' `Watchdog`.
+            seconds: without a sign of theirs.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self.seconds = seconds
+        self._file = directory / FILE
+        self._over = threading.Event()
+
+    def __enter__(self) -> GroupWatchdog:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Watch no longer."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        sign, changed = self._sign(), time.monotonic()
+        # The workers' own watchdogs come first: they know where they stand.
+        limit = self.seconds + 10 * REST_SECONDS
+        while not self._over.wait(REST_SECONDS):
+            now = time.monotonic()
+            if self._sign() != sign:
+                sign, changed = self._sign(), now
+            elif now - changed > limit:
+                with self._file.open("a") as file:
+                    file.write(f"no worker started or moved for {self.seconds:g} s\n")
+                os._exit(1)
+
+    def _sign(self) -> int | None:
+        try:
+            return self._file.stat().st_mtime_ns
+        except OSError:
+            return None
+
+
+def hung(directory: Path) -> bool:
+    """Whether the last process that worked for `directory` was ended by its watchdog."""
+    file = directory / FILE
+    return file.is_file() and file.stat().st_size > 0

@@ -1,0 +1,158 @@
+"""A search whose trials take no time, and what it must leave in MLflow.
+
+Study, proposals and outbox are real, only Ray and torch are missing.
+As a command: `python simulated.py OUTPUT NAME TRIALS TRACKING_URI SECONDS_PER_STEP`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+from cofi_tune import optuna_study, summary
+from cofi_tune.messages import KEY, Message, Outcome, encode
+from cofi_tune.outbox import Outbox, default_storage, sync_command
+from cofi_tune.proposals import Proposals
+from cofi_tune.records import Latency, Measurement, Progress
+from cofi_tune.tracking import Tracking
+
+STEPS = 12
+STATUS = ("FINISHED", "FINISHED", "FINISHED", "FAILED")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+"""Of a command that finds the package."""
+
+
+def measure(sparsity: float) -> Outcome:
+    """More sparsity is faster and worse."""
+    speedup = 1 / (1.05 - sparsity)
+    return Outcome(
+        "complete",
+        measurement=Measurement(
+            score=0.9 - sparsity**4,
+            speedup=speedup,
+            scores={"matthews": 0.9 - sparsity**4},
+            teacher_scores={"matthews": 0.9},
+            latencies=(Latency("throughput", 1.0, 1 / speedup, speedup, speedup, speedup, 9, 32, 64),),
+            sparsity=sparsity,
+            model_sparsity=sparsity / 2,
+            num_parameters=100,
+            dense_num_parameters=1000,
+            macs=1,
+            dense_macs=2,
+            mean_tokens=8,
+            expected_sparsity=sparsity,
+            target_sparsity=sparsity,
+            seconds=1.0,
+        ),
+    )
+
+
+def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """The job is the sparsity; the settings are some."""
+    return proposal["sparsity"], {"method": "cofi", "batch_size": 32, **proposal}
+
+
+def search(
+    output: Path,
+    name: str,
+    trials: int,
+    uri: str,
+    say: Callable[[str], None] = print,
+    before: Callable[[int, int], None] = lambda trial, step: None,
+) -> None:
+    """Until so many trials are finished; every fourth one fails.
+
+    Args:
+        output: directory.
+        name: of the study.
+        trials: how many.
+        uri: of MLflow.
+        say: told what the user would be told.
+        before: called before each report with the trial's number and the step.
+    """
+    (output / name).mkdir(parents=True, exist_ok=True)
+    storage = default_storage(output)
+    study = optuna_study.open_study(storage, name, {"task": "simulated"})
+    unfinished, done = optuna_study.settle(study), optuna_study.finished(study)
+    study.set_user_attr("tracking", {"uri": uri, "password": False, "tags": {"cofi.task": "simulated"}})
+    tracking = Tracking(uri, name, study.user_attrs["uid"], {"cofi.task": "simulated"}, output)
+    with Outbox(tracking, say, sync_command(output, name, storage, uri), pause_seconds=0.2) as box:
+        box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
+        proposals = Proposals(
+            study,
+            lambda trial: {"sparsity": trial.suggest_float("sparsity", 0.3, 0.9)},
+            prepare,
+            lambda number: optuna_study.sampler("random", 0, number, trials),
+            trials - len(done),
+            [box],
+            unfinished,
+        )
+        for number in range(len(done), trials):
+            config = proposals.suggest(str(number))
+            assert isinstance(config, dict)
+            for step in range(1, STEPS + 1):
+                before(number, step)
+                report = Progress(step, STEPS, "prune", {"loss": 1 / step, "cofi/layer": 0.1}, 1e-3, 1.0)
+                proposals.on_trial_result(str(number), {KEY: encode(Message(report))})
+            outcome = Outcome.failed("non_finite", "nan") if number % 4 == 3 else measure(config["job"])
+            text = encode(Message(outcome))
+            proposals.on_trial_complete(str(number), {KEY: text})
+        ends = [(one.asked.trial_id, one.outcome) for one in optuna_study.finished(study)]
+        document = summary.of(ends, study=name, task="t", metric="matthews", scenario="throughput")
+        texts = summary.files(document)
+        for file, text in texts.items():
+            (output / name / file).write_text(text, encoding="utf-8")
+        box.summarise(texts, summary.metrics(document))
+
+
+def client_of(uri: str) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def runs_of(uri: str, name: str) -> dict[str, mlflow.entities.Run]:
+    """The runs by trial id; each trial has one."""
+    client = client_of(uri)
+    found = list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+    runs = {run.data.tags["cofi.trial_id"]: run for run in found}
+    assert len(runs) == len(found)
+    return runs
+
+
+def check(uri: str, name: str, trials: int) -> dict[str, mlflow.entities.Run]:
+    """Every trial once, over, with its params, its whole curve and its measurement."""
+    runs = runs_of(uri, name)
+    assert sorted(runs) == [f"{name} (study)", *(f"{name}-{number:04d}" for number in range(trials))]
+    assert {run.info.status for run in runs.values()} <= {"FINISHED", "FAILED"}
+    for number in range(trials):
+        run = runs[f"{name}-{number:04d}"]
+        assert run.info.status == STATUS[number % 4]
+        assert run.data.tags["cofi.whole"]
+        assert {"sparsity", "batch_size"} <= set(run.data.params)
+        assert ("score" in run.data.metrics) == (run.info.status == "FINISHED")
+        for metric in ("loss", "cofi/layer", "learning_rate"):
+            points = client_of(uri).get_metric_history(run.info.run_id, metric)
+            assert sorted(point.step for point in points) == [*range(1, STEPS + 1)]
+    return runs
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    search(
+        Path(sys.argv[1]),
+        sys.argv[2],
+        int(sys.argv[3]),
+        sys.argv[4],
+        before=lambda trial, step: time.sleep(float(sys.argv[5])),
+    )
