@@ -112,7 +112,10 @@ def test_words(config: StudyConfig, timing: estimate.Timing) -> None:
     assert "a step of prune 1 s, the median of 3 between 1 s and 3 s" in text
     assert "a trial 10m to 50m, 30m on average of these draws" in text
     assert "10 trials, 2 at a time: 2h30m; 15 CPU hours" in text
-    assert "disk 1 MB: 10 models of 1 kB, the teacher 5 kB, encoded rows 1 MB" in text
+    assert (
+        "disk 1 MB: 10 models of 1 kB, the teacher 5 kB, encoded rows 1 MB; and while trials run up to 120 kB of check"
+        in text
+    )
     assert "side by side" in text
     assert "teacher 1" not in text
 
