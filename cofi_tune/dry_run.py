@@ -128,7 +128,7 @@ def _timed(timing: estimate.Timing, config: StudyConfig) -> list[str]:
     ]
     return [
         f"\nTimed now, like draw 1: one process with {where}, batches of {timing.batch_size} real rows, "
-        f"untrained weights of {config.model}{cut}",
+        f"weights of {config.teacher or config.model} as they are{cut}",
         *steps,
         f"  evaluation {_seconds(timing.dense_row)} a row dense, {_seconds(timing.small_row)} cut; "
         f"one whole measurement of speed {_seconds(timing.measurement)}",
