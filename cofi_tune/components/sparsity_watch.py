@@ -18,8 +18,8 @@ up late."""
 BEYOND_TOLERANCE = 0.03
 LONGEST_BEYOND, FEWEST_BEYOND = 0.5, 100
 """Share of the steps after the ramp, and number of steps in any case, that the expected sparsity may be
-beyond its target by more than that: multipliers that wind up drive every gate to its floor, where nothing
-teaches it any more."""
+beyond its target by more than that, or every sublayer closed: multipliers that wind up drive gates to their
+floor, where nothing teaches them any more. For a moment it may happen to a run that ends well."""
 
 
 def warn_if_unreachable(mask_learning_rate: float, closing_steps: float, num_steps: int) -> None:
@@ -34,16 +34,17 @@ def warn_if_unreachable(mask_learning_rate: float, closing_steps: float, num_ste
 
 
 class SparsityWatch:
-    """Remembers since when a run is beyond its target."""
+    """Remembers since when a run is where it should not be."""
 
     def __init__(self) -> None:
-        self.beyond_since: int | None = None
-        """Step of the first of the reports in a row, up to the last, that were beyond."""
+        self.since: dict[str, int] = {}
+        """Reason -> step of the first of the reports in a row, up to the last, that gave it."""
 
     def check(
         self,
         expected: float,
         target: float,
+        dead: bool,
         step: int,
         warmup_steps: int,
         num_steps: int,
@@ -54,6 +55,7 @@ class SparsityWatch:
         Args:
             expected: sparsity under the gates, 0..1.
             target: of the schedule at this step.
+            dead: whether every sublayer is closed.
             step: of the phase.
             warmup_steps: length of the ramp.
             num_steps: length of the phase.
@@ -61,7 +63,7 @@ class SparsityWatch:
                 multipliers that drive them by as many again: so long a run may be behind after the ramp.
 
         Raises:
-            Stopped: `behind_schedule` or `overshoot`.
+            Stopped: `behind_schedule`, `overshoot` or `all_sublayers_dead`.
         """
         if step < warmup_steps:
             return
@@ -72,12 +74,24 @@ class SparsityWatch:
                 f"expected sparsity {expected:.3f} at step {step}, after the ramp, where {target:.3f} was "
                 "due: give more epochs, or a higher cofi/mask_travel",
             )
-        beyond = expected > target + BEYOND_TOLERANCE
-        self.beyond_since = (self.beyond_since or step) if beyond else None
         longest = max(FEWEST_BEYOND, LONGEST_BEYOND * (num_steps - warmup_steps))
-        if self.beyond_since is not None and step - self.beyond_since > longest:
+        if self._lasts("overshoot", expected > target + BEYOND_TOLERANCE, step) > longest:
             raise Stopped(
                 "overshoot",
                 f"expected sparsity {expected:.3f}, target {target:.3f}, and beyond it since step "
-                f"{self.beyond_since}: give a longer ramp, a lower cofi/mask_travel or cofi/multiplier_ratio",
+                f"{self.since['overshoot']}: give a longer ramp, a lower cofi/mask_travel or "
+                "cofi/multiplier_ratio",
             )
+        if self._lasts("all_sublayers_dead", dead, step) > longest:
+            raise Stopped(
+                "all_sublayers_dead",
+                f"every sublayer is closed since step {self.since['all_sublayers_dead']}: lower "
+                "cofi/target_sparsity, or give a longer ramp",
+            )
+
+    def _lasts(self, reason: str, given: bool, step: int) -> int:
+        """For how many steps it has been so."""
+        if not given:
+            self.since.pop(reason, None)
+            return 0
+        return step - self.since.setdefault(reason, step)

@@ -260,12 +260,9 @@ class Cofi(Method):
         expected, target = status.expected_sparsity, status.target_sparsity
         assert expected is not None
         assert target is not None
+        live_L = live_layers(self.gates.at_evaluation(), self.sizes.num_layers, self.lambda_1.device)
         lengths = self.warmup_steps, self.phase.num_steps, self.closing_steps
-        self.watch.check(expected, target, step, *lengths)
-        if not live_layers(self.gates.at_evaluation(), self.sizes.num_layers, self.lambda_1.device).any():
-            raise Stopped(
-                "all_sublayers_dead", f"every sublayer is closed at step {step}: lower cofi/target_sparsity"
-            )
+        self.watch.check(expected, target, not live_L.any(), step, *lengths)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Gates, multipliers, transform and random streams; the plan, once there is one."""
@@ -273,7 +270,7 @@ class Cofi(Method):
         return tensors, {
             "plan": None if self._plan is None else self._plan.to_json(),
             "matching_stream": None if self.matching is None else self.matching.stream_state(),
-            "beyond_since": self.watch.beyond_since,
+            "since": self.watch.since,
         }
 
     def restore(
@@ -289,7 +286,7 @@ class Cofi(Method):
         self.gates.stream.set_state(tensors.pop("stream"))
         if self.matching is not None:
             self.matching.restore_stream(values["matching_stream"])
-        self.watch.beyond_since = values["beyond_since"]
+        self.watch.since = dict(values["since"])
         self.load_state_dict(tensors)
         self._switch(phase, student)
 
