@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 
 from cofi_tune import optuna_study, summary
+from cofi_tune.budget import Budget
 from cofi_tune.messages import KEY, Message, Outcome, encode
 from cofi_tune.outbox import Outbox, default_storage, sync_command
 from cofi_tune.proposals import Proposals
@@ -89,7 +90,7 @@ def search(
             lambda trial: {"sparsity": trial.suggest_float("sparsity", 0.3, 0.9)},
             prepare,
             lambda number: optuna_study.sampler("random", 0, number, trials),
-            trials - len(done),
+            Budget(trials - len(done)),
             [box],
             unfinished,
         )

@@ -1,0 +1,184 @@
+"""Whole searches as a user runs them, in processes that can be told from all others and that faults hit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+SITE = Path(__file__).parents[1] / "site"
+MARK = "COFI_TEST_RUN"
+SPACE = """
+def space(draw):
+    return {
+        "cofi/target_sparsity": draw.suggest_float("cofi/target_sparsity", 0.3, 0.6),
+        "cofi/mask_travel": 40.0,
+        "cofi/warmup_fraction": 0.3,
+    }
+POINTS = [{"cofi/target_sparsity": 0.5}]
+"""
+
+
+class Search:
+    """One study `s` below a directory, run as a command as often as need be."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.flags: list[str] = []
+        self.faults: list[dict[str, Any]] = []
+        self.environment: dict[str, str] = {}
+        self.trials = 2
+
+    def command(self, *more: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny"),
+            *("--trials", str(self.trials), "--max-train-samples", "480", "--epochs", "4"),
+            *("--teacher-epochs", "1", "--cpus-per-worker", "1", "--name", "s"),
+            *("--checkpoint-seconds", "0.3", "--output", str(self.output)),
+            *("--space", str(self.output / "easy.py"), *self.flags, *more),
+        ]
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(SITE), str(Path(__file__).parents[3])]),
+            "COFI_TEST_FAULTS": json.dumps(self.faults),
+            "COFI_TEST_CLOCK": "1",
+            MARK: str(self.output),
+            **self.environment,
+        }
+        return subprocess.Popen(
+            self.command(*more),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *more: str, status: int = 0, timeout: float = 240) -> str:
+        process = self.start(*more)
+        try:
+            text = process.communicate(timeout=timeout)[0]
+        finally:
+            process.kill()
+        assert process.returncode == status, text
+        assert "Traceback (most" not in text, text
+        return text
+
+    def until(self, process: subprocess.Popen[str], words: str) -> str:
+        """Everything it printed up to a line with these words."""
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if words in line:
+                return "".join(lines)
+        raise AssertionError(f"{words!r} is not in " + "".join(lines))
+
+    @property
+    def study(self) -> optuna.Study:
+        return optuna.load_study(study_name="s", storage=f"sqlite:///{self.output}/optuna.db")
+
+    def reasons(self) -> list[str | None]:
+        return [trial.user_attrs["outcome"]["reason"] for trial in self.study.trials]
+
+    def curve(self, trial: int) -> list[tuple[int, dict[str, float], float | None]]:
+        """Step, losses and selection score of every report, as the driver heard them."""
+        lines = (self.output / "s" / "trials" / f"s-{trial:04d}" / "history.jsonl").read_text().splitlines()
+        raw = [json.loads(line) for line in lines]
+        return [(one["step"], one["losses"], one["selection_score"]) for one in raw]
+
+    def front(self) -> list[tuple[str, bool, float, float]]:
+        rows = json.loads((self.output / "s" / "front.json").read_text())["trials"]
+        return sorted((row["trial"], row["on_front"], row["score"], row["speedup"]) for row in rows)
+
+    def check(self) -> None:
+        """As many trials as were asked for, each once: in Optuna, in MLflow, on disk; nothing left over."""
+        ids = [f"s-{number:04d}" for number in range(self.trials)]
+        trials = self.study.trials
+        assert [trial.user_attrs["trial_id"] for trial in trials] == ids
+        assert all(trial.state.is_finished() for trial in trials), [trial.state for trial in trials]
+        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{self.output}/mlflow.db")
+        runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
+        assert sorted(run.info.run_name for run in runs) == sorted([*ids, "s (study)"])
+        assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
+        for run in runs:
+            steps = [step for step, _, _ in self.curve_of(run)]
+            assert steps == sorted(set(steps))
+        for number, trial in enumerate(trials):
+            directory = self.output / "s" / "trials" / ids[number]
+            assert not (directory / "checkpoints").exists()
+            if trial.state is TrialState.COMPLETE:
+                assert (directory / "model" / "model.safetensors").is_file()
+        assert not list((self.output / "s").glob(".*"))
+        self.no_process_is_left()
+
+    def curve_of(self, run: Any) -> list[tuple[int, dict[str, float], float | None]]:
+        name = run.info.run_name
+        return self.curve(int(name[-4:])) if name[-4:].isdigit() and "outcome" in name else []
+
+    def processes(self) -> list[str]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == str(self.output):
+                    found.append(" ".join(process.cmdline())[:120])
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def no_process_is_left(self, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert left == []
+
+    def end_all(self) -> None:
+        """Whatever a failed test left running; all of it is ours by its mark."""
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == str(self.output):
+                    process.kill()
+            except (psutil.Error, OSError):
+                continue
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoded data and a teacher, made once; and what a search without faults comes to."""
+    output = tmp_path_factory.mktemp("prepared")
+    (output / "easy.py").write_text(SPACE)
+    search = Search(output)
+    search.run()
+    search.check()
+    return output
+
+
+@pytest.fixture(scope="session")
+def undisturbed(prepared: Path) -> Search:
+    """A search that nothing happened to."""
+    return Search(prepared)
+
+
+@pytest.fixture
+def search(prepared: Path, tmp_path: Path) -> Any:
+    """A new study with the data and the teacher that are there already."""
+    output = tmp_path / "runs"
+    for name in ("data", "teachers"):
+        shutil.copytree(prepared / name, output / name)
+    shutil.copy(prepared / "easy.py", output)
+    made = Search(output)
+    yield made
+    made.end_all()

@@ -1,0 +1,110 @@
+"""Real faults at chosen points of any process of a search, put in from outside: nothing in the package knows.
+
+Python imports this file at its start where the folder is in PYTHONPATH. `COFI_TEST_FAULTS` is a JSON list of
+    {"at": "module:qualified.name", "when": "before" or "after", "nth": 1, "do": "kill", "once": "path"}
+with `do` one of kill (SIGKILL of this process), hang, memory, raise, nan. With `once` it strikes one time in
+all processes together: whoever can make the file. `COFI_TEST_CLOCK=1` times models by their
+multiply-accumulates, so that two searches of one seed can be compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+
+def strike(fault: dict[str, Any]) -> None:
+    if "once" in fault:
+        try:
+            os.close(os.open(fault["once"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+    match fault["do"]:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(3600)
+        case "memory":
+            raise MemoryError("no more of it")
+        case "raise":
+            raise RuntimeError("a test's fault")
+
+
+def faulty(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[..., Any]:
+    calls = 0
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        strikes = calls == fault.get("nth", 1) or (fault.get("nth") == "every")
+        if strikes and fault.get("when", "before") == "before":
+            strike(fault)
+        result = function(*args, **more)
+        if strikes and fault.get("when") == "after":
+            strike(fault)
+        return result
+
+    return wrapper
+
+
+def put_in(module: ModuleType, fault: dict[str, Any]) -> None:
+    *owners, name = fault["at"].partition(":")[2].split(".")
+    owner: Any = module
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, name, faulty(getattr(owner, name), fault))
+
+
+def count_instead_of_timing(latency: ModuleType) -> None:
+    def work(model: Any) -> int:
+        return sum(p.numel() for p in model.layers.parameters())
+
+    def measure(model: Any, dense: Any, split: Any, scenarios: Any) -> tuple[Any, ...]:
+        ratio = work(dense) / work(model)
+        return tuple(latency.Latency(s, 1.0, 1 / ratio, ratio, ratio, ratio, 1, 1, 1) for s in scenarios)
+
+    latency.measure = measure
+
+
+class Patcher(importlib.abc.MetaPathFinder):
+    """Changes modules as they are imported."""
+
+    def __init__(self, changes: dict[str, list[Callable[[ModuleType], None]]]) -> None:
+        self.changes = changes
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        changes = self.changes.pop(name, None)
+        if changes is None:
+            return None
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            for change in changes:
+                change(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+changes: dict[str, list[Callable[[ModuleType], None]]] = {}
+for one in json.loads(os.environ.get("COFI_TEST_FAULTS", "[]")):
+    changes.setdefault(one["at"].partition(":")[0], []).append(functools.partial(put_in, fault=one))
+if os.environ.get("COFI_TEST_CLOCK"):
+    changes.setdefault("cofi_tune.latency", []).append(count_instead_of_timing)
+if changes:
+    sys.meta_path.insert(0, Patcher(changes))
