@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cofi_tune import estimate, points
+from cofi_tune import estimate, points, preflight
 from cofi_tune.budget import in_words
 from cofi_tune.components import pretrained
 from cofi_tune.config import StudyConfig, TrialConfig
@@ -128,7 +128,7 @@ def _timed(timing: estimate.Timing, config: StudyConfig) -> list[str]:
     ]
     return [
         f"\nTimed now, like draw 1: one process with {where}, batches of {timing.batch_size} real rows, "
-        f"untrained weights of {config.model}{cut}",
+        f"weights of {config.teacher or config.model} as they are{cut}",
         *steps,
         f"  evaluation {_seconds(timing.dense_row)} a row dense, {_seconds(timing.small_row)} cut; "
         f"one whole measurement of speed {_seconds(timing.measurement)}",
@@ -143,6 +143,7 @@ def _extrapolated(found: estimate.Estimate, config: StudyConfig, data_bytes: int
     held = config.gpus_per_worker or config.cpus_per_worker
     wall = taught + math.ceil(config.trials / config.concurrency) * mean(each)
     disk = config.trials * found.timing.model_bytes + found.timing.teacher_bytes + data_bytes
+    checkpoints = preflight.checkpoint_bytes(found.timing.teacher_bytes, config.concurrency)
     lines = [
         "\nExtrapolated from that by numbers of steps and rows; other targets and batch sizes were not timed",
         f"  a trial {_times(each)}",
@@ -155,8 +156,9 @@ def _extrapolated(found: estimate.Estimate, config: StudyConfig, data_bytes: int
         f"  {config.trials} trials, {config.concurrency} at a time: {in_words(wall)}; "
         f"{total * held / 3600:.2g} {what} hours",
         f"  disk {_megabytes(disk)}: {config.trials} models of {_megabytes(found.timing.model_bytes)}, "
-        f"the teacher {_megabytes(found.timing.teacher_bytes)}, encoded rows {_megabytes(data_bytes)}",
-        "Not counted: starting processes, checkpoints, MLflow"
+        f"the teacher {_megabytes(found.timing.teacher_bytes)}, encoded rows {_megabytes(data_bytes)}; "
+        f"and while trials run up to {_megabytes(checkpoints)} of checkpoints",
+        "Not counted: starting processes, writing checkpoints, MLflow"
         + (", what more workers per trial save" if config.workers_per_trial > 1 else "")
         + (", what trials side by side cost each other" if config.concurrency > 1 else ""),
     ]

@@ -1,6 +1,6 @@
 """What trials will cost, from a handful of real training steps, evaluations and measurements made here.
 
-Everything is timed on untrained weights of the model's size and on real rows. For recovery the model is cut
+Everything is timed on the model as it is, not fine-tuned, and on real rows. For recovery the model is cut
 to a drawn target: equal shares of heads and FFN units go from every layer, while hidden units stay, as nearly
 all of them do in training (the reference keeps 764 of 768 at a sparsity of 95 %).
 """

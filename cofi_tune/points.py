@@ -64,7 +64,8 @@ def read(path: Path, space: Mapping[str, BaseDistribution]) -> list[tuple[str, P
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--enqueue {path}: {_reason(error)}") from None
     rows = {".json": _json, ".jsonl": _json_lines, ".csv": _csv}[path.suffix](str(path), text)
-    points = [(where, _checked(where, point, space)) for where, point in rows]
+    header = f"{path}:1" if path.suffix == ".csv" else None
+    points = [(where, _checked(where, header or where, point, space)) for where, point in rows]
     if not points:
         raise ValueError(f"--enqueue {path}: there is no point in it")
     return points
@@ -149,10 +150,12 @@ class _Text(str):
     """A cell of a table, whose type is not known."""
 
 
-def _checked(where: str, point: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> Point:
+def _checked(
+    where: str, where_named: str, point: Mapping[str, Any], space: Mapping[str, BaseDistribution]
+) -> Point:
     for name in point:
         if name not in space:
-            raise ValueError(f"--enqueue {where}: {unknown('parameter', name, space)}")
+            raise ValueError(f"--enqueue {where_named}: {unknown('parameter', name, space)}")
     return {name: _value(where, name, value, space[name]) for name, value in point.items()}
 
 

@@ -44,12 +44,12 @@ def room(directory: Path, model_bytes: int, trials: int, at_once: int) -> None:
         directory: of the output.
         model_bytes: size of the dense model's weights; every finished trial keeps a smaller one.
         trials: still to run.
-        at_once: trials that keep checkpoints at one time, two each and one that is being written.
+        at_once: trials that run at one time.
 
     Raises:
         OSError: says how much is there and how much is needed.
     """
-    needed = SPARE_BYTES + model_bytes * (trials + 3 * CHECKPOINT_COPIES * at_once)
+    needed = SPARE_BYTES + model_bytes * trials + checkpoint_bytes(model_bytes, at_once)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise OSError(
@@ -57,6 +57,11 @@ def room(directory: Path, model_bytes: int, trials: int, at_once: int) -> None:
             f"models of up to {model_bytes // MIB:,} MB and the checkpoints of {at_once} trials; make room, "
             "give another directory, or lower --trials"
         )
+
+
+def checkpoint_bytes(model_bytes: int, at_once: int) -> int:
+    """Most that the checkpoints of so many trials take: of each two, and one that is being written."""
+    return 3 * CHECKPOINT_COPIES * model_bytes * at_once
 
 
 @contextlib.contextmanager

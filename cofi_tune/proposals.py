@@ -195,6 +195,8 @@ class Proposals(Searcher):
 
     def leave(self, why: str) -> None:
         """Give up what still runs: Optuna keeps it as running, and the next search offers it again first."""
+        # Tune does not ask again when it has as many as it wanted.
+        self.ended_by = self.ended_by or self.budget.spent(self.meter.seconds)
         self.budget.trials = 0
         for trial_id in [*self.running]:
             self._interrupt(trial_id, Outcome.failed(INTERRUPTED, why))

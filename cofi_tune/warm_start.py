@@ -14,7 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from cofi_tune.data.names import unknown
+from cofi_tune.data.names import closest
 from cofi_tune.database import sqlite_file
 from cofi_tune.optuna_study import WARM_START, trial_id_of, violations
 from cofi_tune.records import OBJECTIVES
@@ -46,8 +46,12 @@ def check(storage: str, names: Sequence[str], own: str | None, scenario: str) ->
             raise ValueError(f"--warm-start {name}: this is the study itself, which goes on anyway")
         if name not in there:
             known = [one for one in there if one != own]
-            hint = unknown("study", name, known) if known else f"there is no other study in {storage}"
-            raise ValueError(f"--warm-start: {hint}")
+            near = closest(name, known)
+            hint = f"; did you mean {near}?" if near else ""
+            raise ValueError(
+                f"--warm-start {name}: there is no such study in this storage{hint} "
+                f"(studies: {', '.join(known) or 'none'})"
+            )
         purpose = optuna.load_study(study_name=name, storage=opened).user_attrs.get("purpose", {})
         wanted = [f"{one.direction} {one.name}" for one in OBJECTIVES]
         if purpose.get("objectives") != wanted:

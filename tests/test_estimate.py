@@ -108,11 +108,12 @@ def test_words(config: StudyConfig, timing: estimate.Timing) -> None:
     found = estimate.Estimate(timing, (estimate.Cost(9, 600.0), estimate.Cost(9, 3000.0)), None)
     two = config.model_copy(update={"concurrency": 2, "cpus_per_worker": 3})
     text = "\n".join([*dry_run._timed(timing, two), *dry_run._extrapolated(found, two, 10**6)])
-    assert "one process with 3 CPU threads, batches of 32 real rows, untrained weights of tiny" in text
+    assert "one process with 3 CPU threads, batches of 32 real rows, weights of tiny as they are" in text
     assert "a step of prune 1 s, the median of 3 between 1 s and 3 s" in text
     assert "a trial 10m to 50m, 30m on average of these draws" in text
     assert "10 trials, 2 at a time: 2h30m; 15 CPU hours" in text
-    assert "disk 1 MB: 10 models of 1 kB, the teacher 5 kB, encoded rows 1 MB" in text
+    assert "disk 1 MB: 10 models of 1 kB, the teacher 5 kB, encoded rows 1 MB; " in text
+    assert "and while trials run up to 120 kB of checkpoints" in text
     assert "side by side" in text
     assert "teacher 1" not in text
 

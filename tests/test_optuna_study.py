@@ -33,7 +33,7 @@ def test_demands_are_constraints_of_every_sampler(stand_in: Any, sampler: str) -
         found = stand_in.run(
             name,
             lambda job: next(ends, None) or stand_in.measure(job),
-            trials=14,
+            trials=4 if sampler == "gp" else 14,
             sampler=sampler,
             min_score=0.7,
             min_speedup=3.0,
@@ -189,3 +189,16 @@ def optuna_meter(gpus: float, earlier: float, clock: Any) -> Any:
     from cofi_tune.budget import GpuMeter
 
     return GpuMeter(gpus, earlier, clock)
+
+
+def test_the_end_is_named_even_if_nobody_asks_again(stand_in: Any) -> None:
+    def launch(config: Any, asked: Any, stopper: Any) -> None:
+        for number in range(2):
+            proposed = asked.suggest(f"tune-{number}")
+            text = encode(Message(stand_in.measure(proposed["job"])))
+            asked.on_trial_result(f"tune-{number}", {KEY: text})
+
+    stand_in.files = stand_in.files or stand_in.rows()
+    config = stand_in.module.config(stand_in.directory, "asked-twice", trials=2)
+    watch = stand_in.module.Lines(stand_in.module.Console(quiet=True), "asked-twice")
+    assert study.run(config, *stand_in.files, watch, launch=launch)["ended_by"] == "--trials 2"

@@ -67,7 +67,7 @@ def test_formats(tmp_path: Path, name: str, text: str, lines: list[int]) -> None
         ("a.csv", f"{SPARSITY}\n0.8,1\n", "a.csv:2: 2 values for 1 names"),
         ("a.csv", f"{SPARSITY},{SPARSITY}\n", "a.csv:1: a name stands there twice"),
         ("a.csv", f"{SPARSITY}\ninf\n", "not a number"),
-        ("a.csv", "sparsity\n0.8\n", "a.csv:2: unknown parameter 'sparsity'; did you mean cofi/"),
+        ("a.csv", "sparsity\n0.8\n", "a.csv:1: unknown parameter 'sparsity'; did you mean cofi/"),
     ],
 )
 def test_one_line_says_what_is_wrong_and_where(tmp_path: Path, name: str, text: str, words: str) -> None:

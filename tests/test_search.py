@@ -57,7 +57,7 @@ WRONG = [
     ("--task cola --min-score nan", 2, "not a number"),
     ("--task cola --min-speedup -1", 2, "not a number from 0 up"),
     ("--task cola --enqueue nowhere.json", 2, "nowhere.json: no such file"),
-    ("--task cola --enqueue points.csv", 2, "points.csv:2: unknown parameter 'cofi/target_sparsty'; did you"),
+    ("--task cola --enqueue points.csv", 2, "points.csv:1: unknown parameter 'cofi/target_sparsty'; did you"),
     ("--task cola --enqueue points.jsonl", 2, "points.jsonl:2: cofi/target_sparsity is 0.99, the space has"),
     ("--task cola --warm-start cola-cofi --output made", 2, "there is no study yet in"),
     ("--task cola --warm-start cola-smok --storage sqlite:///there.db", 2, "did you mean cola-smoke?"),

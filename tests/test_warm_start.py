@@ -142,13 +142,13 @@ def test_samplers_learn_from_them(tmp_path: Path, name: str) -> None:
         return [draw.suggest_float(name, 0, 1) for name in names]
 
     warm_start.add(study, storage, ["a"], space, lambda text: None)
-    draws = []
-    for seed in range(12):
+    draws: list[float] = []
+    for seed in range(3 if name == "gp" else 12):  # it takes seconds for each
         study.sampler = optuna_study.sampler(name, seed, 40, 20)
         trial = study.ask()
         draws.append(space(trial)[0])
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    assert sum(abs(x - 0.8) < 0.25 for x in draws) >= 9, draws
+    assert sum(abs(x - 0.8) < 0.25 for x in draws) >= 0.7 * len(draws), draws
 
 
 def test_a_new_study_may_learn_from_the_one_whose_name_it_was_to_have(tmp_path: Path) -> None:
