@@ -49,8 +49,9 @@ def connect(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401
 
+    # What they log of an error they also raise.
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with making(uri) as path:
         if path is not None and (not path.exists() or path.stat().st_size == 0):
             _create(path)

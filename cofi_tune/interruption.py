@@ -13,6 +13,7 @@ from ray import tune
 
 from cofi_tune import attempts
 
+NOTICE_SECONDS = 60.0
 GRACE_SECONDS = 20.0
 """For running trials to write a checkpoint and say so."""
 
@@ -20,12 +21,13 @@ GRACE_SECONDS = 20.0
 class Interruption(tune.Stopper):
     """Asks the workers to stop, and ends everything once they have, or after a while."""
 
-    def __init__(self, stop_file: Path) -> None:
+    def __init__(self, stop_file: Path, note: Callable[[str], None]) -> None:
         """
         Args:
             stop_file: what the workers look for; its name is this driver's alone.
+            note: tells the user.
         """
-        self.stop_file = stop_file
+        self.stop_file, self.note = stop_file, note
         self.running: Callable[[], list[str]] = list
         """Ids of the trials that are on their way."""
         self.look: Callable[[], None] = lambda: None
@@ -34,6 +36,10 @@ class Interruption(tune.Stopper):
         self.blocked: str | None = None
         """What keeps the search from going on, and the remedy."""
         self._deadline = 0.0
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: the Tuner pickles its stopper, and nobody may bring it back from there."""
+        return {}
 
     def request(self, blocked: str | None = None) -> None:
         """Stop as soon as the running trials are safe.
@@ -71,6 +77,7 @@ class Starvation:
         """
         self.stopper, self.trials, self.limit_seconds, self.needs = stopper, trials, limit_seconds, needs
         self._since: float | None = None
+        self._told = False
 
     def look(self) -> None:
         """Called in every round of the search."""
@@ -80,7 +87,11 @@ class Starvation:
             self._since = None
             return
         self._since = self._since or time.monotonic()
-        if time.monotonic() - self._since > self.limit_seconds:
+        waited = time.monotonic() - self._since
+        if waited > NOTICE_SECONDS and not self._told:
+            self._told = True
+            self.stopper.note(f"waiting for Ray to start a trial: each needs {self.needs}")
+        if waited > self.limit_seconds:
             self.stopper.request(
                 f"no trial could start within {self.limit_seconds:g} s: each needs {self.needs}, and Ray "
                 "never had that free; ask for less, or look at what else uses the machine or the cluster"
@@ -88,7 +99,7 @@ class Starvation:
 
 
 @contextlib.contextmanager
-def signals(stopper: Interruption, note: Callable[[str], None]) -> Iterator[None]:
+def signals(stopper: Interruption) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) ends the search in order, the second at once."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -97,7 +108,7 @@ def signals(stopper: Interruption, note: Callable[[str], None]) -> Iterator[None
             raise KeyboardInterrupt
         stopper.request()
         name = signal.Signals(number).name
-        note(f"stopping on {name}; running trials save a checkpoint first (Ctrl-C again to leave at once)")
+        stopper.note(f"stopping on {name}: running trials save a checkpoint (Ctrl-C again to leave at once)")
 
     for number in before:
         signal.signal(number, stop)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cofi_tune.messages import Asked, Outcome
+from cofi_tune.messages import UNFINISHED, Asked, Outcome
 from cofi_tune.records import Progress
 
 QUIET_SECONDS = 60.0
@@ -230,6 +230,8 @@ def describe_outcome(outcome: Outcome) -> str:
     m = outcome.measurement
     if m is None:
         detail = f": {outcome.message}" if outcome.message else ""
+        if outcome.reason in UNFINISHED:
+            return f"{outcome.reason}{detail}"
         return f"{outcome.state}, {outcome.reason or 'no reason given'}{detail}"
     speeds = ", ".join(f"{t.speedup:.2f}x {t.scenario}" for t in m.latencies)
     return (

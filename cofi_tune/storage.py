@@ -59,7 +59,6 @@ def database_errors() -> Iterator[None]:
         CommandError,
         optuna.exceptions.StorageInternalError,
         ImportError,
-        OSError,
     ) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(f"the study's database (--storage) cannot be used: {line}") from error

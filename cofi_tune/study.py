@@ -45,6 +45,7 @@ from cofi_tune.proposals import Proposals
 from cofi_tune.purpose import purpose, same_teacher, settings
 from cofi_tune.records import INTERRUPTED, SCENARIOS, Stopped
 from cofi_tune.resumable import Upkeep
+from cofi_tune.storage import database_errors
 from cofi_tune.tidy import Tidy
 from cofi_tune.tracking import Tracking
 
@@ -86,11 +87,11 @@ def run(
     """
     worker.quiet_libraries()
     config.directory.mkdir(parents=True, exist_ok=True)
-    stopper = Interruption(config.directory.absolute() / f".stop-{uuid.uuid4().hex[:12]}")
+    stopper = Interruption(config.directory.absolute() / f".stop-{uuid.uuid4().hex[:12]}", watch.note)
     with (
         only_driver(config.directory, config.name, watch.note),
         preflight.marked(config.directory),
-        signals(stopper, watch.note),
+        signals(stopper),
         contextlib.ExitStack() as closing,
     ):
         preflight.clear(config.directory, watch.note)
@@ -195,7 +196,8 @@ def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Inte
     """Launch, and see to it that every trial that was asked has an end."""
     stopper.running = asked.on_their_way
     try:
-        launch(config, asked, stopper)
+        with database_errors():
+            launch(config, asked, stopper)
     finally:
         asked.leave("the search was stopped")
     if stopper.blocked is not None:

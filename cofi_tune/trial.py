@@ -32,6 +32,8 @@ from cofi_tune.worker_groups import GroupSweeper
 DRIVER_CPUS = 0.01
 """Of a trial that only waits for its workers; 0 would be refused."""
 
+SHORTEST_START_SECONDS = 300.0
+"""For the first process of a trial, however short trials may stand still otherwise."""
 MOST_ATTEMPTS = 16
 """Of a trial, whatever it does; `attempts.py` gives up one that does not get on, long before."""
 
@@ -68,8 +70,9 @@ def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
         # Watching for a node that is about to be taken away costs a process; here there is one node.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # What they have to say of a trial, or of their own files on a full disk, is said in our words.
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if address is not None:
         ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
     else:
@@ -102,7 +105,8 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
         address: of a Ray cluster; None: a Ray of our own.
     """
     in_process = config.workers_per_trial == 0
-    starvation = Starvation(stopper, config.directory / "trials", config.timeout_seconds, _needs(config))
+    limit = max(config.timeout_seconds, SHORTEST_START_SECONDS)
+    starvation = Starvation(stopper, config.directory / "trials", limit, _needs(config))
     stopper.look = starvation.look
     # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
     scratch = config.directory / ".ray" / str(os.getpid())

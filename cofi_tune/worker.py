@@ -36,6 +36,14 @@ from cofi_tune.resumable import Upkeep
 from cofi_tune.watchdog import Watchdog
 
 LOOK_SECONDS = 0.5
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "could not create a primitive",
+    "could not create a memory",
+    "can't start new thread",
+)
+"""How CUDA, PyTorch, oneDNN (twice) and Python put it."""
 Report = Callable[[Message], None]
 
 FAILURES = ("non_finite", DISK_FULL, INTERRUPTED)
@@ -264,7 +272,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
 
 
 def free_memory() -> None:

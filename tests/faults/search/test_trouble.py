@@ -1,4 +1,4 @@
-"""What goes wrong in a week: full disks, hangs, memory, losses that are no numbers, several searches at once."""
+"""What goes wrong in a week: full disks, hangs, memory, losses that are no numbers, two searches at once."""
 
 from __future__ import annotations
 
@@ -145,10 +145,7 @@ print("AGAIN", subprocess.run(command).returncode, flush=True)
 
 def mounted(search: Any, options: str, command: list[str]) -> str:
     """What a command says to which the output is a file system of its own, with the study's files on it."""
-    if os.geteuid() == 0:
-        enter = ["unshare", "-m"]
-    else:
-        enter = ["unshare", "-rm"]
+    enter = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     if shutil.which("unshare") is None:
         pytest.skip("unshare is needed to mount a small file system")
     aside = search.output.with_name("aside")
