@@ -6,6 +6,7 @@ with `do` one of kill (SIGKILL of this process), hang, memory (an error), limit 
 address space, really). With `once` it strikes one time in all processes together: whoever can make the file.
 
 `COFI_TEST_CLOCK=1` times models by their parameters, so that two searches of one seed can be compared.
+`COFI_TEST_STOPWATCH=path` appends the seconds that each trial spends in its own work, reports left out.
 `COFI_TEST_NO_RAY=1` runs trials in the driver's own process: quicker, where Ray's part is not what is tested.
 """
 
@@ -108,6 +109,24 @@ def run_trials_here(trial: ModuleType) -> None:
     trial.launch = launch
 
 
+def put_a_stopwatch(worker: ModuleType) -> None:
+    compress = worker._compress
+
+    def timed(job: Any, *rest: Any) -> Any:
+        events, spent = compress(job, *rest), 0.0
+        while True:
+            began = time.perf_counter()
+            event = next(events, None)
+            spent += time.perf_counter() - began
+            if event is None:
+                break
+            yield event
+        with Path(os.environ["COFI_TEST_STOPWATCH"]).open("a") as file:
+            file.write(f"{job.trial_id} {spent}\n")
+
+    worker._compress = timed
+
+
 class Patcher(importlib.abc.MetaPathFinder):
     """Changes modules as they are imported."""
 
@@ -139,5 +158,7 @@ if os.environ.get("COFI_TEST_CLOCK"):
     changes.setdefault("cofi_tune.latency", []).append(count_instead_of_timing)
 if os.environ.get("COFI_TEST_NO_RAY"):
     changes.setdefault("cofi_tune.trial", []).append(run_trials_here)
+if os.environ.get("COFI_TEST_STOPWATCH"):
+    changes.setdefault("cofi_tune.worker", []).append(put_a_stopwatch)
 if changes:
     sys.meta_path.insert(0, Patcher(changes))
