@@ -14,6 +14,9 @@ from typing import Any
 
 import psutil
 
+HOME = "home"
+"""User attribute of a study: host and directory of its last driver."""
+
 
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -61,6 +64,31 @@ def only_driver(directory: Path, name: str, note: Callable[[str], None]) -> Iter
             yield
         finally:
             _record(file, {})
+
+
+def refuse_elsewhere(study: Any, directory: Path) -> None:
+    """The lock lies in the output; two outputs may share a database, and so a study.
+
+    Args:
+        study: of Optuna; remembers from where it was driven last.
+        directory: of the study, in this output.
+
+    Raises:
+        ValueError: a driver works on it from another output of this machine.
+    """
+    here = {"host": platform.node(), "directory": str(directory.absolute())}
+    last = study.user_attrs.get(HOME, here)
+    lock = Path(last["directory"]) / "lock"
+    if last != here and last["host"] == here["host"] and lock.is_file():
+        with lock.open("r", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"a search named {study.study_name} is running already ({_described(_holder(file))}, in "
+                    f"{last['directory']}); wait for it, end it, or give this one another --name"
+                ) from None
+    study.set_user_attr(HOME, here)
 
 
 def _holder(file: Any) -> dict[str, Any]:

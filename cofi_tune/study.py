@@ -37,7 +37,7 @@ from cofi_tune.data.encode import EncodedTask, encode
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
 from cofi_tune.interruption import Interruption, signals
-from cofi_tune.lock import only_driver
+from cofi_tune.lock import only_driver, refuse_elsewhere
 from cofi_tune.machine import this_machine
 from cofi_tune.outbox import Outbox
 from cofi_tune.progress import Lines
@@ -112,6 +112,7 @@ def _run(
     data = encode(task, source, _tokenizer(config), config.output / "data", config.max_train_samples)
     watch.note(_describe(data))
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
+    refuse_elsewhere(study, config.directory)
     unfinished = optuna_study.settle(study)
     done = optuna_study.finished(study)
     num_done = optuna_study.num_run(done)

@@ -8,9 +8,10 @@ import threading
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 
-from cofi_tune.lock import exclusive, only_driver
+from cofi_tune.lock import exclusive, only_driver, refuse_elsewhere
 
 HOLD = """
 import sys, time
@@ -51,6 +52,20 @@ def test_a_dead_drivers_lock_is_taken_over_and_said_so(tmp_path: Path) -> None:
         pass
     assert len(notes) == 1
     assert f"taking over from pid {holder.pid}" in notes[0]
+
+
+def test_one_study_in_two_outputs_has_one_driver(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="s")
+    here, there = tmp_path / "here", tmp_path / "there"
+    for directory in (here, there):
+        directory.mkdir()
+    with only_driver(here, "s", never):
+        refuse_elsewhere(study, here)
+        with only_driver(there, "s", never), pytest.raises(ValueError, match=f"running already .*{here}"):
+            refuse_elsewhere(study, there)
+    with only_driver(there, "s", never):
+        refuse_elsewhere(study, there)
+    assert study.user_attrs["home"]["directory"] == str(there)
 
 
 def test_a_torn_record_is_none(tmp_path: Path) -> None:
