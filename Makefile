@@ -25,7 +25,7 @@ test: check
 	$(BIN)/python -m pytest -m "not faults"
 
 test-faults: install
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m faults -n 2
 
 format: install
 	$(BIN)/ruff check --fix

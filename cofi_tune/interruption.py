@@ -13,6 +13,7 @@ from ray import tune
 
 from cofi_tune import attempts
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOTICE_SECONDS = 60.0
 GRACE_SECONDS = 20.0
 """For running trials to write a checkpoint and say so."""
@@ -53,6 +54,18 @@ class Interruption(tune.Stopper):
             self._deadline = time.monotonic() + GRACE_SECONDS
             with contextlib.suppress(OSError):
                 self.stop_file.touch()
+
+    def listen(self) -> None:
+        """Take the signals; again once Ray has started, which takes them for itself."""
+        for number in SIGNALS:
+            signal.signal(number, self._heard)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.request()
+        name = signal.Signals(number).name
+        self.note(f"stopping on {name}: running trials save a checkpoint (Ctrl-C again to leave at once)")
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         """No trial is stopped for its results."""
@@ -101,17 +114,8 @@ class Starvation:
 @contextlib.contextmanager
 def signals(stopper: Interruption) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) ends the search in order, the second at once."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if stopper.requested:
-            raise KeyboardInterrupt
-        stopper.request()
-        name = signal.Signals(number).name
-        stopper.note(f"stopping on {name}: running trials save a checkpoint (Ctrl-C again to leave at once)")
-
-    for number in before:
-        signal.signal(number, stop)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    stopper.listen()
     try:
         yield
     finally:

@@ -130,6 +130,7 @@ def _run(
             remote = config.device != "cpu" or address is not None
             if remote:
                 ray.enter_context(trial.ray_started(config, address))
+                stopper.listen()
             taught = _teacher(config, data, watch, remote, stopper)
             same_teacher(study, taught)
             preflight.room(config.output, _model_bytes(taught), budget.trials, config.concurrency)

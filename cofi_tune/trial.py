@@ -111,6 +111,7 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
     # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
     scratch = config.directory / ".ray" / str(os.getpid())
     with ray_started(config, address), _removed(scratch), GroupSweeper(proposals.recovered) as sweeper:
+        stopper.listen()
         tuner = tune.Tuner(
             _trainable(config),
             tune_config=tune.TuneConfig(

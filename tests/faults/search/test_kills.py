@@ -70,8 +70,6 @@ def test_driver_killed_at_random_until_done(search: Any, undisturbed: Any, seed:
     for trial in range(2):
         assert search.curve(trial) == undisturbed.curve(trial), texts
     assert search.front() == undisturbed.front()
-    if len(texts) > 1:
-        assert "taking over from pid" in "".join(texts[1:])
 
 
 POINTS = [
