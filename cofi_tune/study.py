@@ -158,9 +158,8 @@ def _proposals(
         own = TrialConfig.from_proposal(
             proposal, base_learning_rate=config.base_learning_rate, epochs=config.epochs, seed=config.seed
         )
-        return worker.Job(trial_id, own, _setup(config, data, taught, trial_id, stopper.stop_file)), settings(
-            own
-        )
+        setup = _setup(config, data, taught, trial_id, stopper.stop_file)
+        return worker.Job(trial_id, own, setup), settings(own)
 
     return Proposals(
         study,
@@ -197,6 +196,8 @@ def _setup(config: StudyConfig, data: EncodedTask, taught: Path, trial_id: str, 
 def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Interruption) -> None:
     """Launch, and see to it that every trial that was asked has an end."""
     stopper.running = asked.on_their_way
+    if stopper.requested:
+        raise Interrupted
     try:
         with database_errors():
             launch(config, asked, stopper)
