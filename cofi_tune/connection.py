@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 
 from cofi_tune.database import making, sqlite_file
+from cofi_tune.passwords import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,12 +99,9 @@ def explain(error: BaseException, uri: str) -> str:
         return text
     if text.startswith("API request to") and "failed with exception" in text:
         return f"{without_password(uri)} does not answer"
+    if "file is not a database" in text or "disk image is malformed" in text:
+        return f"{without_password(uri)} is damaged; move its file away, and all is written again"
     return without_password(text)[:LONGEST_LINE]
-
-
-def without_password(text: str) -> str:
-    """A text whose addresses have lost their `user:password@`."""
-    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def masked(text: str) -> str:

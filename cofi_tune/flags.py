@@ -26,6 +26,7 @@ from cofi_tune.data.arguments import (
 from cofi_tune.data.names import unknown
 from cofi_tune.data.reader import DataError
 from cofi_tune.data.task import Task
+from cofi_tune.passwords import without_password
 from cofi_tune.records import SCENARIOS
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random")
@@ -71,6 +72,8 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     args.name = args.name or re.sub(r"[^a-z0-9.]+", "-", default)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", args.name):
         raise ValueError(f"--name {args.name}: letters, digits, dots and dashes, at most 80")
+    if args.storage is not None:
+        _check_database(args.storage)
     args.storage = args.storage or f"sqlite:///{Path(args.output).absolute() / 'optuna.db'}"
     drawn = draw(space, args, task, [None] * DRAWS)
     draw(space, args, task, space.points)
@@ -82,6 +85,8 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
         gpus_per_worker=args.gpus_per_worker,
         concurrency=args.concurrency,
     )
+    if args.min_score is not None and args.min_score > 1:
+        raise ValueError(f"--min-score {args.min_score:g}: every score lies within -1..1")
     if args.gpu_hours is not None and not share.gpus_per_worker:
         raise ValueError("--gpu-hours: trials run on the CPU here; limit them by --time-budget or --trials")
     enqueue = () if args.enqueue is None else tuple(enqueued(space, args, task))
@@ -221,6 +226,19 @@ def parser() -> Parser:
     add("--tracking-uri", metavar="URI", help="of MLflow (default: mlflow.db in the output directory)")
     add("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output directory)")
     return made
+
+
+def _check_database(url: str) -> None:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        make_url(url).get_dialect()
+    except SQLAlchemyError as error:
+        shown = without_password(url)
+        raise ValueError(
+            f"--storage {shown}: no URL of a database, such as sqlite:///study.db or postgresql://host/name"
+        ) from error
 
 
 def _finite(text: str) -> float:

@@ -72,7 +72,7 @@ def open_study(storage: str, name: str, purpose: Mapping[str, Any]) -> optuna.St
     elif changed:
         raise OtherPurpose(
             f"the study {name!r} exists and was made for something else ({'; '.join(changed)}); "
-            "give this one another --name"
+            "give this one another --name, or --fresh"
         )
     return study
 

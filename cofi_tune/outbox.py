@@ -218,6 +218,11 @@ def sync_command(output: Path, name: str, storage: str, uri: str) -> str:
     return f"python -m cofi_tune.sync {shlex.join(words)}"
 
 
+def default_tracking(output: Path) -> str:
+    """Where runs lie unless `--tracking-uri` says otherwise."""
+    return f"sqlite:///{output.absolute() / 'mlflow.db'}"
+
+
 def default_storage(output: Path) -> str:
     """Where studies lie unless `--storage` says otherwise."""
     return f"sqlite:///{output.absolute() / 'optuna.db'}"

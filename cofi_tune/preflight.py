@@ -64,6 +64,25 @@ def checkpoint_bytes(model_bytes: int, at_once: int) -> int:
     return 3 * CHECKPOINT_COPIES * model_bytes * at_once
 
 
+def known(directory: Path, trials: set[str]) -> None:
+    """Refuse to write over trials of which the database knows nothing: it was lost, or is another one.
+
+    Args:
+        directory: of the study.
+        trials: ids that the study knows.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    there = {path.name for path in (directory / "trials").glob("*") if path.is_dir()}
+    lost = len(there - trials)
+    if lost:
+        raise ValueError(
+            f"{directory / 'trials'} holds {lost} trials that the study's database (--storage) "
+            "does not know; bring the database back, or give this one another --name, or --fresh"
+        )
+
+
 @contextlib.contextmanager
 def marked(directory: Path) -> Iterator[None]:
     """Processes that are started from here on can be told from all others, should this one die."""

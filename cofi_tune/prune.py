@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cofi_tune import machine
 from cofi_tune.config import RANDOM_SIZES, Setup, TrialConfig, build
+from cofi_tune.ctrl_c import sigterm_is_ctrl_c
 from cofi_tune.data.arguments import (
     DATA_EXIT,
     DEFAULT_MODEL,
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 usage, 3 data, 5 no model, 130 Ctrl-C."""
     args = _parser().parse_args(argv)
     try:
+        sigterm_is_ctrl_c()
         return _command(args)
     except DataError as error:
         return _fail(error, DATA_EXIT)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from cofi_tune import flags, machine, preflight
 from cofi_tune.config import RANDOM_SIZES, StudyConfig, build
+from cofi_tune.ctrl_c import sigterm_is_ctrl_c
 from cofi_tune.data.arguments import DATA_EXIT, USAGE_EXIT, source_from_arguments
 from cofi_tune.data.reader import DataError
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
+from cofi_tune.passwords import without_password
 from cofi_tune.records import Stopped
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = flags.parser().parse_args(argv)
     try:
+        sigterm_is_ctrl_c()
         return _command(args)
     except DataError as error:
         return _fail(error, DATA_EXIT)
@@ -49,12 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _left(argv: Sequence[str] | None) -> str:
     """What an interrupted search says: how to go on."""
-    from cofi_tune import connection
-
     words = shlex.join(sys.argv[1:] if argv is None else argv)
     return (
         "interrupted; what is finished is kept, and the same command goes on:\n"
-        f"  python -m cofi_tune.search {connection.without_password(words)}"
+        f"  python -m cofi_tune.search {without_password(words)}"
     )
 
 
@@ -92,7 +93,7 @@ def _command(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, task: Task, source: Source, checked: flags.Checked) -> StudyConfig:
-    from cofi_tune import teacher
+    from cofi_tune import outbox, teacher
 
     output = Path(args.output)
     teacher_epochs = task.random_teacher_epochs if args.model in RANDOM_SIZES else task.teacher_epochs
@@ -123,7 +124,7 @@ def _config(args: argparse.Namespace, task: Task, source: Source, checked: flags
         "checkpoint_seconds": args.checkpoint_seconds,
         "timeout_seconds": args.trial_timeout,
         "output": output,
-        "tracking_uri": args.tracking_uri or f"sqlite:///{output.absolute() / 'mlflow.db'}",
+        "tracking_uri": args.tracking_uri or outbox.default_tracking(output),
         "storage": args.storage,
     }
     return build(StudyConfig, values | checked.share._asdict())

@@ -40,6 +40,7 @@ from cofi_tune.interruption import Interruption, signals
 from cofi_tune.lock import only_driver, refuse_elsewhere
 from cofi_tune.machine import this_machine
 from cofi_tune.outbox import Outbox
+from cofi_tune.passwords import without_password
 from cofi_tune.progress import Lines
 from cofi_tune.proposals import Proposals
 from cofi_tune.purpose import purpose, same_teacher, settings
@@ -113,6 +114,7 @@ def _run(
     watch.note(_describe(data))
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
     refuse_elsewhere(study, config.directory)
+    preflight.known(config.directory, {optuna_study.trial_id_of(config.name, t.number) for t in study.trials})
     unfinished = optuna_study.settle(study)
     done = optuna_study.finished(study)
     num_done = optuna_study.num_run(done)
@@ -258,8 +260,10 @@ def _outbox(config: StudyConfig, study: optuna.Study, watch: Lines) -> Outbox:
         **fields.versions(),
     }
     uri = connection.absolute(config.tracking_uri)
-    plain = connection.without_password(uri)
-    study.set_user_attr("tracking", {"uri": plain, "password": plain != uri, "tags": tags})
+    plain = without_password(uri)
+    # The default is not remembered: it goes where the output goes.
+    kept = None if uri == outbox.default_tracking(config.output) else plain
+    study.set_user_attr("tracking", {"uri": kept, "password": plain != uri, "tags": tags})
     tracking = Tracking(uri, config.name, study.user_attrs["uid"], tags, config.output)
     command = outbox.sync_command(config.output, config.name, config.storage, uri)
     return Outbox(tracking, watch.note, command)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cofi_tune import connection, fields, optuna_study, summary
 from cofi_tune.data.arguments import USAGE_EXIT, Parser
 from cofi_tune.data.names import closest
-from cofi_tune.outbox import default_storage
+from cofi_tune.outbox import default_storage, default_tracking
 from cofi_tune.storage import open_storage
 from cofi_tune.tracking import Tracking
 
@@ -126,7 +126,7 @@ def _tracking(study: optuna.Study, output: Path, given: str | None) -> Tracking:
             f"{study.study_name}: its MLflow ({remembered['uri']}) wants a password, which is not kept; "
             "give the whole --tracking-uri"
         )
-    uri = given or remembered.get("uri") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
+    uri = given or remembered.get("uri") or default_tracking(output)
     tags = remembered.get("tags") or fields.versions()
     return Tracking(uri, study.study_name, study.user_attrs["uid"], tags, output)
 

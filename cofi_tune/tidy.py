@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cofi_tune import checkpoint
+from cofi_tune import checkpoint, watchdog
 from cofi_tune.messages import UNFINISHED, Asked, Outcome
 from cofi_tune.records import Progress
 
@@ -28,3 +28,5 @@ class Tidy:
         """An interrupted trial will go on from there."""
         if outcome.reason not in UNFINISHED:
             checkpoint.discard(self.trials / trial_id / checkpoint.DIRECTORY)
+            if not watchdog.hung(self.trials / trial_id):
+                (self.trials / trial_id / watchdog.FILE).unlink(missing_ok=True)

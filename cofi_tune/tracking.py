@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from urllib.parse import quote
 from cofi_tune import connection, fields, history
 from cofi_tune.lock import exclusive
 from cofi_tune.messages import UNFINISHED, Asked, Outcome
+from cofi_tune.passwords import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,7 +100,7 @@ class Tracking:
         if not known:
             return None
         if self.uri.startswith("http"):
-            base = connection.without_password(self.uri.rstrip("/"))
+            base = without_password(self.uri.rstrip("/"))
         runs = quote(json.dumps(known, separators=(",", ":")))
         return f"{base}/#/compare-runs?runs={runs}&experiments={quote(json.dumps([self.experiment_id]))}"
 
@@ -106,7 +108,7 @@ class Tracking:
         """The command that serves this database to a browser on this machine; None where a server runs."""
         if self.uri.startswith("http"):
             return None
-        uri = connection.without_password(self.uri)
+        uri = shlex.quote(without_password(self.uri))
         return (
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false python -m mlflow server "
             f"--backend-store-uri {uri} --host 127.0.0.1 --port 5000 --workers 1"

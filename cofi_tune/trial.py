@@ -14,6 +14,7 @@ import shutil
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,9 @@ def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if address is not None:
-        ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
+        _init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
     else:
-        ray.init(
+        _init(
             address="local",
             num_cpus=math.ceil(cpus_needed(config)) + 1,
             # Ray Train frees the workers of a trial that dies by asking the dashboard's state service.
@@ -88,6 +89,12 @@ def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(**settings: Any) -> None:
+    """Start Ray in a thread of its own: in the main one it would take SIGTERM for itself, and die of it."""
+    with futures.ThreadPoolExecutor(1) as thread:
+        thread.submit(ray.init, **settings).result()
 
 
 def cpus_needed(config: StudyConfig) -> int:

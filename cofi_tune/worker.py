@@ -42,8 +42,10 @@ OUT_OF_MEMORY = (
     "could not create a primitive",
     "could not create a memory",
     "can't start new thread",
+    "cannot allocate memory",
+    "bad_alloc",
 )
-"""How CUDA, PyTorch, oneDNN (twice) and Python put it."""
+"""How CUDA, PyTorch, oneDNN (twice), Python, the system and C++ put it."""
 Report = Callable[[Message], None]
 
 FAILURES = ("non_finite", DISK_FULL, INTERRUPTED)

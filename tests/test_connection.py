@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cofi_tune import connection
+from cofi_tune.passwords import without_password
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from cofi_tune import connection
     ],
 )
 def test_passwords_go(text: str, plain: str) -> None:
-    assert connection.without_password(text) == plain
+    assert without_password(text) == plain
 
 
 def test_errors_are_one_line() -> None:

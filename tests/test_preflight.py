@@ -38,6 +38,14 @@ def test_no_room_is_said_in_figures(tmp_path: Path) -> None:
         preflight.room(tmp_path, 2**50, trials=16, at_once=2)
 
 
+def test_trials_that_no_database_knows_are_not_written_over(tmp_path: Path) -> None:
+    preflight.known(tmp_path, set())
+    (tmp_path / "trials" / "s-0000").mkdir(parents=True)
+    preflight.known(tmp_path, {"s-0000", "s-0001"})
+    with pytest.raises(ValueError, match=r"holds 1 trials .* does not know; .* --fresh"):
+        preflight.known(tmp_path, {"s-0001"})
+
+
 def test_what_a_dead_driver_left_is_ended_and_nothing_else(tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     mine.mkdir()

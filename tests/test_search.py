@@ -61,6 +61,8 @@ WRONG = [
     ("--task cola --enqueue points.jsonl", 2, "points.jsonl:2: cofi/target_sparsity is 0.99, the space has"),
     ("--task cola --warm-start cola-cofi --output made", 2, "there is no study yet in"),
     ("--task cola --warm-start cola-smok --storage sqlite:///there.db", 2, "did you mean cola-smoke?"),
+    ("--task cola --storage foo://x", 2, "--storage foo://x: no URL of a database"),
+    ("--task cola --min-score 7", 2, "within -1..1"),
     ("--data-dir x", 2, "--task"),
     ("", 2, "give --task"),
     ("--task grammar --data-dir x", 2, "needs no files"),

@@ -138,6 +138,25 @@ def test_raylet_killed_loses_nothing(search: Any, undisturbed: Any) -> None:
     assert search.front() == undisturbed.front()
 
 
+@pytest.mark.parametrize("words", ["of space", "task grammar", "going on"])
+def test_sigterm_before_the_first_trial_is_an_interruption_too(search: Any, words: str) -> None:
+    """While modules load, data and teacher are looked for, Ray starts."""
+    if words == "going on":
+        first = search.start()
+        search.until(first, "trial 0000 starts")
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+    process = search.start()
+    search.until(process, words)
+    time.sleep(1.5 if words == "going on" else 0)
+    process.send_signal(signal.SIGTERM)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, text
+    assert "python -m cofi_tune.search --task grammar" in text
+    assert "Traceback (most" not in text
+    search.no_process_is_left()
+
+
 def test_interrupted_once_saves_and_twice_leaves(search: Any, undisturbed: Any) -> None:
     process = search.start()
     search.until(process, "trial 0000 prune")
