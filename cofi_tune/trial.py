@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -70,31 +71,40 @@ def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
     if address is None:
         # Watching for a node that is about to be taken away costs a process; here there is one node.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     # What they have to say of a trial, or of their own files on a full disk, is said in our words.
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    settings: dict[str, Any]
     if address is not None:
-        _init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
+        settings = {"address": address, "runtime_env": {"env_vars": ENVIRONMENT}}
     else:
-        _init(
-            address="local",
-            num_cpus=math.ceil(cpus_needed(config)) + 1,
+        settings = {
+            "address": "local",
+            "num_cpus": math.ceil(cpus_needed(config)) + 1,
             # Ray Train frees the workers of a trial that dies by asking the dashboard's state service.
-            include_dashboard=config.workers_per_trial > 0,
-            object_store_memory=256 * 2**20,
-            **quiet,
-        )
+            "include_dashboard": config.workers_per_trial > 0,
+            "object_store_memory": 256 * 2**20,
+        }
+    over = threading.Event()
+    started: futures.Future[None] = futures.Future()
+
+    def live() -> None:
+        try:
+            ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
+        over.wait()
+
+    # In the main thread Ray would take SIGTERM for itself, and die of it; its processes die with the thread
+    # that has started them.
+    threading.Thread(target=live, daemon=True).start()
     try:
+        started.result()
         yield
     finally:
         ray.shutdown()
-
-
-def _init(**settings: Any) -> None:
-    """Start Ray in a thread of its own: in the main one it would take SIGTERM for itself, and die of it."""
-    with futures.ThreadPoolExecutor(1) as thread:
-        thread.submit(ray.init, **settings).result()
+        over.set()
 
 
 def cpus_needed(config: StudyConfig) -> int:
