@@ -114,15 +114,19 @@ def put_a_stopwatch(worker: ModuleType) -> None:
 
     def timed(job: Any, *rest: Any) -> Any:
         events, spent = compress(job, *rest), 0.0
-        while True:
-            began = time.perf_counter()
-            event = next(events, None)
-            spent += time.perf_counter() - began
-            if event is None:
-                break
-            yield event
-        with Path(os.environ["COFI_TEST_STOPWATCH"]).open("a") as file:
-            file.write(f"{job.trial_id} {spent}\n")
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    event = next(events, None)
+                finally:
+                    spent += time.perf_counter() - began
+                if event is None:
+                    return
+                yield event
+        finally:  # a trial may be stopped early
+            with Path(os.environ["COFI_TEST_STOPWATCH"]).open("a") as file:
+                file.write(f"{job.trial_id} {spent}\n")
 
     worker._compress = timed
 
