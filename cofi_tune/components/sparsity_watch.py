@@ -12,7 +12,7 @@ from cofi_tune.records import Stopped
 REACHED_TOLERANCE = 0.05
 """How far below its target the expected sparsity, which swings about it, may be at the end of the ramp and at
 the end of pruning. The cut has the target's sparsity in any case."""
-SHORTEST_LAG = 50
+SHORTEST_LAG = 100
 """Steps after the ramp before a run is called behind, in any case: multipliers start at 0, short runs catch
 up late."""
 BEYOND_TOLERANCE = 0.03
