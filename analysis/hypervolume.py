@@ -38,13 +38,10 @@ def contributions(points: Sequence[Pair], reference: Pair) -> list[float]:
     behind: list[int] = []
     for i in sorted(better, key=lambda i: points[i], reverse=True):
         (behind if edge and points[i][1] <= points[edge[-1]][1] else edge).append(i)
-    losses, speedups = [-points[i][0] for i in edge], [points[i][1] for i in edge]
+    speedups = [points[i][1] for i in edge]
     hidden: list[list[Pair]] = [[] for _ in edge]
-    for i in behind:
-        score, speedup = points[i]
-        first, last = bisect_left(speedups, speedup), bisect_right(losses, -score) - 1
-        if first == last:  # the first of the front as fast is the last as good: no other dominates it
-            hidden[first].append(points[i])
+    for i in behind:  # if more of the front dominate it, it is outside of that rectangle
+        hidden[bisect_left(speedups, points[i][1])].append(points[i])
     lost = [0.0] * len(points)
     for k, i in enumerate(edge):
         corner = (
