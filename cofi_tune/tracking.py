@@ -30,6 +30,8 @@ RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
 WHOLE, REPORTS = "cofi.whole", "cofi.reports"
 """Tags: the end of a trial of which nothing is missing; how many lines of its history are written."""
 ARTIFACTS = ("plan.json", "measurement.json", "error.txt")
+TRAINING_PAGES = "workflowType=machine_learning"
+"""Of an address: MLflow shows the pages for language models unless asked for those with runs."""
 LONGEST_VALUE = 500
 PARAMS_AT_ONCE, METRICS_AT_ONCE = 100, 900
 """`log_batch` takes 100 params, and 1000 things in all."""
@@ -114,7 +116,8 @@ class Tracking:
         if self.is_served:
             base = without_password(self.uri.rstrip("/"))
         runs = quote(json.dumps(known, separators=(",", ":")))
-        return f"{base}/#/compare-runs?runs={runs}&experiments={quote(json.dumps([self.experiment_id]))}"
+        experiments = quote(json.dumps([self.experiment_id]))
+        return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING_PAGES}"
 
     def _alone(self, write: Callable[[MlflowClient], bool]) -> bool:
         """Write while no other process writes runs of this study: two would make two runs for a trial."""

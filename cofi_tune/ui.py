@@ -14,6 +14,7 @@ from cofi_tune.ctrl_c import closed_terminal_is_ctrl_c, sigterm_is_ctrl_c
 from cofi_tune.data.arguments import USAGE_EXIT, Parser, positive
 from cofi_tune.database import sqlite_file
 from cofi_tune.passwords import without_password
+from cofi_tune.tracking import TRAINING_PAGES
 
 UNREACHABLE_EXIT, INTERRUPTED_EXIT = 4, 130
 
@@ -46,7 +47,7 @@ def _command(args: argparse.Namespace) -> int:
     remedy = "correct --tracking-uri" if args.tracking_uri else f"run {_sync_command(found[0], args, uri)}"
     _check(uri, remedy)
     if tracking.is_served:
-        _show(found, args, uri, without_password(uri))
+        _show(found, args, uri, without_password(uri.rstrip("/")))
         return 0
     port = server.free_port(args.port)
     if args.port is None and port != server.FIRST_PORT:
@@ -95,7 +96,7 @@ def _check(uri: str, remedy: str) -> None:
 
 
 def _show(found: Sequence[optuna.Study], args: argparse.Namespace, uri: str, address: str) -> None:
-    _say(f"MLflow: {address}")
+    _say(f"MLflow: {address}/#/experiments?{TRAINING_PAGES}")
     for study in found:
         _say(f"{study.study_name}: {_where(study, args, uri, address)}")
 

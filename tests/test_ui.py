@@ -109,7 +109,7 @@ def test_a_browser_of_this_machine_sees_runs_and_artifacts_until_the_command_end
                     break
             children = psutil.Process(process.pid).children(recursive=True)
             start = next(i for i, line in enumerate(said) if line.startswith("MLflow: "))
-            address = said[start].removeprefix("MLflow: ")
+            address = said[start].removeprefix("MLflow: ").partition("/#/")[0]
             pages = dict(line.split(": ", 1) for line in said[start + 1 : -1])
             assert [*pages] == ["second", "secret", "away", "unwritten", "first"]
             assert pages["second"].startswith(f"{address}/#/compare-runs?runs=")
