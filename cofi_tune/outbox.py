@@ -210,12 +210,12 @@ def sync_command(output: Path, name: str, storage: str, uri: str) -> str:
         storage: URL of the study's database; named in the command unless it is the default one.
         uri: of MLflow; named if it has a password, which is kept nowhere.
     """
-    words = ["--output", str(output), "--name", name]
-    if storage != default_storage(output):
-        words += ["--storage", connection.masked(storage)]
-    if connection.masked(uri) != uri:
-        words += ["--tracking-uri", connection.masked(uri)]
-    return f"python -m cofi_tune.sync {shlex.join(words)}"
+    return f"python -m cofi_tune.sync {_flags(output, name, storage, uri)}"
+
+
+def ui_command(output: Path, name: str, storage: str, uri: str) -> str:
+    """What shows the study in a browser; arguments as of `sync_command`."""
+    return f"python -m cofi_tune.ui {_flags(output, name, storage, uri)}"
 
 
 def default_tracking(output: Path) -> str:
@@ -226,6 +226,15 @@ def default_tracking(output: Path) -> str:
 def default_storage(output: Path) -> str:
     """Where studies lie unless `--storage` says otherwise."""
     return f"sqlite:///{output.absolute() / 'optuna.db'}"
+
+
+def _flags(output: Path, name: str, storage: str, uri: str) -> str:
+    words = ["--output", str(output), "--name", name]
+    if storage != default_storage(output):
+        words += ["--storage", connection.masked(storage)]
+    if connection.masked(uri) != uri:
+        words += ["--tracking-uri", connection.masked(uri)]
+    return shlex.join(words)
 
 
 def _now_ms() -> int:

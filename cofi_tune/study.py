@@ -286,4 +286,8 @@ def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, box: Outbox) -
     box.summarise(texts, summary.metrics(document))
     box.close()
     tracking = box.tracking
-    return document | {"comparison": tracking.comparison(), "server_command": tracking.server_command()}
+    command = outbox.ui_command(config.output, config.name, config.storage, tracking.uri)
+    return document | {
+        "comparison": tracking.comparison(),
+        "ui_command": None if tracking.is_served else command,
+    }

@@ -90,7 +90,7 @@ def show(console: Console, document: Mapping[str, Any], directory: Path) -> None
 
     Args:
         console: where to.
-        document: what `of` returns; `comparison` and `server_command` of MLflow, if there are any.
+        document: what `of` returns; `comparison` of MLflow and `ui_command`, if there are any.
         directory: of the study, as the user named it.
     """
 
@@ -113,8 +113,8 @@ def show(console: Console, document: Mapping[str, Any], directory: Path) -> None
     else:
         say(f"No trial gave a model. Tracebacks, where there are any: {directory}/trials/*/error.txt")
     if document.get("comparison"):
-        if document.get("server_command"):
-            say(f"MLflow: {document['server_command']}")
+        if document.get("ui_command"):
+            say(f"MLflow: {document['ui_command']}")
         say(f"Compare: {document['comparison']}")
 
 

@@ -10,24 +10,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
-from sqlalchemy.exc import SQLAlchemyError
 
-from cofi_tune import connection, fields, optuna_study, summary
+from cofi_tune import connection, optuna_study, studies, summary
 from cofi_tune.data.arguments import USAGE_EXIT, Parser
-from cofi_tune.data.names import closest
-from cofi_tune.outbox import default_storage, default_tracking
-from cofi_tune.storage import open_storage
+from cofi_tune.studies import Unreachable
 from cofi_tune.tracking import Tracking
 
 UNREACHABLE_EXIT = 4
 FRONT = ("front.json", "front.csv", "front.svg")
-
-
-class Unreachable(Exception):  # noqa: N818
-    """The database of the studies or MLflow cannot be used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,9 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Path(args.output)
     status = 0
     try:
-        for study in _studies(output, args.storage, args.name):
+        ours = studies.in_database(output, args.storage)
+        wanted = [studies.named(ours, output, args.name)] if args.name else studies.of_output(ours, output)
+        for study in wanted:
             try:
-                _sync(study, _tracking(study, output, args.tracking_uri))
+                _sync(study, studies.tracking(study, output, args.tracking_uri))
             except ValueError as error:
                 status = max(status, _fail(error, USAGE_EXIT))
             except Unreachable as error:
@@ -82,53 +76,6 @@ def _sync(study: optuna.Study, tracking: Tracking) -> None:
         first, why = next(iter(refused.items()))
         line = connection.explain(why, tracking.uri)
         raise Unreachable(f"{name}: MLflow refused {len(refused)}, the first is {first}: {line}")
-
-
-def _studies(output: Path, storage: str | None, name: str | None) -> list[optuna.Study]:
-    """The study of that name, or every one of the output.
-
-    Raises:
-        Unreachable: the database cannot be used.
-        ValueError: there is none, or none of that name.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if storage is None and not (output / "optuna.db").is_file():
-        raise ValueError(f"--output {output}: no search was made here (no optuna.db); or give --storage")
-    url = storage or default_storage(output)
-    try:
-        opened = open_storage(url)
-        found = [
-            optuna.load_study(study_name=known.study_name, storage=opened)
-            for known in opened.get_all_studies()
-        ]
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
-        line = connection.explain(error, url)
-        raise Unreachable(f"the studies' database (--storage) cannot be used: {line}") from error
-    ours = {study.study_name: study for study in found if "uid" in study.user_attrs}
-    if name is None:
-        # A database may be shared by searches with another output, whose files are not here.
-        return [study for study in ours.values() if (output / study.study_name).is_dir()]
-    if name not in ours:
-        nearest = closest(name, ours)
-        hint = f"did you mean {nearest}? " if nearest else ""
-        raise ValueError(f"unknown study {name!r}; {hint}studies: {', '.join(ours) or 'none'}")
-    if not (output / name).is_dir():
-        raise ValueError(
-            f"--output {output}: the study {name} has its files elsewhere; give its own --output"
-        )
-    return [ours[name]]
-
-
-def _tracking(study: optuna.Study, output: Path, given: str | None) -> Tracking:
-    remembered: dict[str, Any] = study.user_attrs.get("tracking") or {}
-    if given is None and remembered.get("password"):
-        raise ValueError(
-            f"{study.study_name}: its MLflow ({remembered['uri']}) wants a password, which is not kept; "
-            "give the whole --tracking-uri"
-        )
-    uri = given or remembered.get("uri") or default_tracking(output)
-    tags = remembered.get("tags") or fields.versions()
-    return Tracking(uri, study.study_name, study.user_attrs["uid"], tags, output)
 
 
 def _front(directory: Path) -> dict[str, str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
 WHOLE, REPORTS = "cofi.whole", "cofi.reports"
 """Tags: the end of a trial of which nothing is missing; how many lines of its history are written."""
 ARTIFACTS = ("plan.json", "measurement.json", "error.txt")
+TRAINING_PAGES = "workflowType=machine_learning"
+"""Of an address: MLflow shows the pages for language models unless asked for those with runs."""
 LONGEST_VALUE = 500
 PARAMS_AT_ONCE, METRICS_AT_ONCE = 100, 900
 """`log_batch` takes 100 params, and 1000 things in all."""
@@ -94,31 +96,32 @@ class Tracking:
         """
         return self._alone(lambda client: self._summary(client, files, metrics))
 
+    @property
+    def is_served(self) -> bool:
+        """Whether a server runs already, rather than a database to be served."""
+        return self.uri.startswith("http")
+
+    def look(self) -> None:
+        """Find the runs of this study that there are, and make nothing."""
+        with self._lock():
+            client = connection.connect(self.uri)
+            if client.get_experiment_by_name(self.study) is not None:
+                self._connected()
+
     def comparison(self, base: str = "http://127.0.0.1:5000") -> str | None:
         """Address of MLflow's page that compares this study's runs."""
         known = [run.run_id for _, run in sorted(self.runs.items()) if run.tags.get("cofi.kind") == "trial"]
         if not known:
             return None
-        if self.uri.startswith("http"):
+        if self.is_served:
             base = without_password(self.uri.rstrip("/"))
         runs = quote(json.dumps(known, separators=(",", ":")))
-        return f"{base}/#/compare-runs?runs={runs}&experiments={quote(json.dumps([self.experiment_id]))}"
-
-    def server_command(self) -> str | None:
-        """The command that serves this database to a browser on this machine; None where a server runs."""
-        if self.uri.startswith("http"):
-            return None
-        uri = shlex.quote(without_password(self.uri))
-        return (
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false python -m mlflow server "
-            f"--backend-store-uri {uri} --host 127.0.0.1 --port 5000 --workers 1"
-        )
+        experiments = quote(json.dumps([self.experiment_id]))
+        return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING_PAGES}"
 
     def _alone(self, write: Callable[[MlflowClient], bool]) -> bool:
         """Write while no other process writes runs of this study: two would make two runs for a trial."""
-        directory = self.output / self.study
-        directory.mkdir(parents=True, exist_ok=True)
-        with exclusive(directory / "mlflow.lock"):
+        with self._lock():
             while True:
                 remembered = self.client is not None
                 try:
@@ -129,10 +132,13 @@ class Tracking:
                     if not remembered or not connection.outdated(error):
                         raise
 
+    def _lock(self) -> AbstractContextManager[None]:
+        return exclusive(self.output / self.study / "mlflow.lock")
+
     def _connected(self) -> MlflowClient:
         if self.client is None:
             client = connection.connect(self.uri)
-            local = None if self.uri.startswith("http") else (self.output / "mlartifacts").absolute().as_uri()
+            local = None if self.is_served else (self.output / "mlartifacts").absolute().as_uri()
             self.experiment_id = connection.experiment(client, self.study, local)
             self.runs = self._search(client)
             self.client = client

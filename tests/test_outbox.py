@@ -260,3 +260,4 @@ def test_the_command_names_what_it_must(tmp_path: Path) -> None:
         "--output 'my runs' --name s --storage postgresql://USER:PASSWORD@host/db"
         " --tracking-uri http://USER:PASSWORD@host"
     )
+    assert outbox.ui_command(Path("runs"), "s", usual, "sqlite:///a.db") == COMMAND.replace("sync", "ui")

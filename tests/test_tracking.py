@@ -250,13 +250,21 @@ def test_addresses(database: str, tmp_path: Path) -> None:
     assert address is not None
     start = f"http://127.0.0.1:5000/#/compare-runs?runs=%5B%22{run.info.run_id}%22%5D&"
     assert address.startswith(start)
-    command = tracking.server_command()
-    assert command is not None
-    assert "--host 127.0.0.1" in command
+    assert not tracking.is_served
     server = connect("http://me:secret@127.0.0.1:9/", tmp_path, "addresses")
     server.runs = tracking.runs
-    assert server.server_command() is None
+    assert server.is_served
     assert (server.comparison() or "").startswith("http://127.0.0.1:9/#/compare-runs")
+
+
+def test_a_look_finds_what_is_there_and_makes_nothing(database: str, tmp_path: Path) -> None:
+    connect(database, tmp_path, "seen").trial(ASKED, MEASURED)
+    seen, unseen = connect(database, tmp_path, "seen"), connect(database, tmp_path, "unseen")
+    seen.look()
+    unseen.look()
+    assert seen.comparison() is not None
+    assert unseen.comparison() is None
+    assert mlflow.MlflowClient(tracking_uri=database).get_experiment_by_name("unseen") is None
 
 
 def test_a_server_that_is_down_is_said_to_be(tmp_path: Path) -> None:
