@@ -17,7 +17,7 @@ from typing import Any
 
 from analysis import charts, columns, figure, heatmap, search_charts, sentences
 from analysis.charts import Chart
-from analysis.names import short_names
+from analysis.names import clipped, short_names
 from analysis.svg import BARE, NARROW
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -199,4 +199,4 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-FILTERS = {"decimals": _decimals, "percent": _percent, "short": _short, "value": _value}
+FILTERS = {"decimals": _decimals, "percent": _percent, "short": _short, "value": _value, "clipped": clipped}

@@ -32,7 +32,7 @@ function layout(given) {
     plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 52, r: 12, t: 12, b: 44 }, autosize: true,
     hoverlabel: { bgcolor: style("--paper"), bordercolor: style("--rest"), align: "left",
       font: { family: style("--sans"), size: 12, color: style("--ink") } },
-    legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top", font: { size: 12 } },
+    legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", font: { size: 12 } },
     bargap: 0.35, ...rest, xaxis: axis(xaxis), yaxis: axis(yaxis) };
 }
 
