@@ -97,7 +97,7 @@ def bars(front: Mapping[str, Any], names: Mapping[str, str], prefix: str) -> lis
             "Bars. " + " ".join(f"{t['name']}: {_listed(labels, t['x'], '{:.2f}')}." for t in speeds),
             speeds,
             {"yaxis": models, "xaxis": {"title": {"text": "speedup"}, "ticksuffix": "x"}, "barmode": "group"},
-            height,
+            height + 24,  # its legend
         ),
     ]
 

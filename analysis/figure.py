@@ -5,6 +5,7 @@ They follow the reader's colour scheme and say in words what they show (`<title>
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,26 +15,8 @@ from analysis import labels
 from analysis.axis import LOG_FROM, Axis
 from analysis.labels import Box
 from analysis.names import clipped, short_names
-from analysis.svg import COLOURS, Frame, text
+from analysis.svg import FRONT_STYLE, Frame, text
 
-STYLE = (
-    COLOURS
-    + """
-  .figure .grid { stroke: var(--grid); }
-  .figure .front { fill: var(--accent); stroke: var(--accent); }
-  .figure .step { fill: none; stroke: var(--accent); stroke-width: 1.5; stroke-opacity: .45; }
-  .figure .rest { fill: var(--soft); stroke: var(--soft); opacity: .5; }
-  .figure .many { fill: none; stroke: var(--soft); stroke-width: 4; stroke-linecap: round; opacity: .35; }
-  .figure .dense { fill: var(--ink); stroke: var(--ink); }
-  .figure .keep { stroke: var(--ink); stroke-dasharray: 2 4; stroke-opacity: .55; }
-  .figure .bar { stroke-width: 6; stroke-opacity: .28; stroke-linecap: round; }
-  .figure .interval { stroke-width: 1.5; stroke-opacity: .6; }
-  .figure .ring { fill: none; stroke-width: 1.5; }
-  .figure .lead { stroke: var(--soft); stroke-width: .75; }
-  .figure .label { fill: var(--soft); font-size: 12px; paint-order: stroke; stroke: var(--paper);
-    stroke-width: 3px; stroke-linejoin: round; }
-"""
-)
 MANY = 200
 """More dominated models than that are drawn without bars and words: a picture stays small."""
 
@@ -141,7 +124,7 @@ def front_svg(
         f'role="img" aria-labelledby="{name}-title {name}-desc">',
         f'<title id="{name}-title">{escape(title)}</title>',
         f'<desc id="{name}-desc">{escape(_in_words(kept, dots, dense, score_name))}</desc>',
-        f"<style>{STYLE}</style>",
+        f"<style>{FRONT_STYLE}</style>",
         f'<rect class="paper" width="{of.width}" height="{of.height}"/>',
     ]
     if frame is None:
@@ -263,9 +246,12 @@ def _labels(dots: Sequence[Dot], dense: float, solid: Sequence[Box], x: Axis, y:
     kept = sorted((dot for dot in dots if dot.on_front), key=lambda dot: dot.speedup)
     rest = [dot for dot in dots if not dot.on_front]
     first = sorted(kept, key=lambda dot: (not dot.recommended, dot not in (kept[0], kept[-1])))
+    if len(first) > labels.MOST:
+        first = first[:3] + first[3 :: math.ceil(len(first) / labels.MOST)]
     wanted = [(x(1.0), y(dense), "dense")]
     wanted += [(x(dot.speedup), y(dot.score), clipped(dot.label)) for dot in first]
-    marks = [Box(at_x - 7, at_y - 7, at_x + 7, at_y + 7) for at_x, at_y, _ in wanted]
+    places = [(x(1.0), y(dense)), *((x(dot.speedup), y(dot.score)) for dot in kept)]
+    marks = [Box(at_x - 7, at_y - 7, at_x + 7, at_y + 7) for at_x, at_y in places]
     bars = [
         Box(x(dot.speedup) - 2, y(dot.score_high), x(dot.speedup) + 2, y(dot.score_low))
         for dot in kept

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 ADVANCE = 0.6
 """Width of a character in font sizes, on the safe side."""
-MOST = 60
-"""More labels than that fit into no picture, and are not tried."""
+MOST = 24
+"""Of more labels than that only a part can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def place(
         font_px: size of the type.
     """
     placed: list[Label] = []
-    for x, y, text in wanted[:MOST]:
+    for x, y, text in wanted:
         taken = [*solid, *(label.box for label in placed)]
         free = [
             label

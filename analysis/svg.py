@@ -19,6 +19,25 @@ COLOURS = """
 """
 """What all pictures share. Every rule names the picture's class: inside a page it changes nothing else."""
 
+FRONT_STYLE = (
+    COLOURS
+    + """
+  .figure .grid { stroke: var(--grid); }
+  .figure .front { fill: var(--accent); stroke: var(--accent); }
+  .figure .step { fill: none; stroke: var(--accent); stroke-width: 1.5; stroke-opacity: .45; }
+  .figure .rest { fill: var(--soft); stroke: var(--soft); opacity: .5; }
+  .figure .many { fill: none; stroke: var(--soft); stroke-width: 4; stroke-linecap: round; opacity: .35; }
+  .figure .dense { fill: var(--ink); stroke: var(--ink); }
+  .figure .keep { stroke: var(--ink); stroke-dasharray: 2 4; stroke-opacity: .55; }
+  .figure .bar { stroke-width: 6; stroke-opacity: .28; stroke-linecap: round; }
+  .figure .interval { stroke-width: 1.5; stroke-opacity: .6; }
+  .figure .ring { fill: none; stroke-width: 1.5; }
+  .figure .lead { stroke: var(--soft); stroke-width: .75; }
+  .figure .label { fill: var(--soft); font-size: 12px; paint-order: stroke; stroke: var(--paper);
+    stroke-width: 3px; stroke-linejoin: round; }
+"""
+)
+
 
 @dataclass(frozen=True)
 class Frame:

@@ -14,7 +14,7 @@ function coloured(value, isColour) {
     const name = isColour ? /^var\((--[a-z0-9]+)\)$/.exec(value) : null;
     return name ? style(name[1]) : value;
   }
-  if (Array.isArray(value)) return isColour ? value.map((each) => coloured(each, true)) : value;
+  if (Array.isArray(value)) return value.map((each) => coloured(each, isColour));
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(
     ([key, each]) => [key, typeof each === "object" || /color/.test(key) ? coloured(each, /color/.test(key)) : each]));
@@ -32,7 +32,7 @@ function layout(given) {
     plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 52, r: 12, t: 12, b: 44 }, autosize: true,
     hoverlabel: { bgcolor: style("--paper"), bordercolor: style("--rest"), align: "left",
       font: { family: style("--sans"), size: 12, color: style("--ink") } },
-    legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", font: { size: 12 } },
+    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size: 12 } },
     bargap: 0.35, ...rest, xaxis: axis(xaxis), yaxis: axis(yaxis) };
 }
 
@@ -41,8 +41,7 @@ function draw(place) {
   const chart = maker ? maker() : DATA.charts[place.dataset.chart];
   if (chart.words) place.setAttribute("aria-label", chart.words);
   place.dataset.drawn = "yes";
-  return Plotly.react(place, coloured(chart.data, false).map((each) => coloured(each, false)),
-    layout(coloured(chart.layout, false)), CONFIG);
+  return Plotly.react(place, coloured(chart.data, false), layout(coloured(chart.layout, false)), CONFIG);
 }
 
 function redraw() {

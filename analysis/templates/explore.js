@@ -115,7 +115,8 @@ function allTrials() {
   field("verdict").textContent = verdict(front, kept, want, meeting.length + others.length);
   const data = [];
   if (!want.hide) data.push(markers(front, others, { size: 6, color: "var(--rest)", opacity: 0.18 }));
-  data.push(markers(front, meeting.filter((i) => !onFront.has(i)), { size: 6, color: "var(--rest)", opacity: 0.65 }));
+  const beaten = meeting.filter((i) => !onFront.has(i));
+  data.push(markers(front, beaten, { size: 6, color: "var(--rest)", opacity: beaten.length > 500 ? 0.35 : 0.65 }));
   data.push({ type: "scatter", mode: "lines", x: kept.map((i) => front.speedup[i]), y: kept.map((i) => front.score[i]),
     line: { shape: "vh", color: "var(--accent)", width: 1.25 }, opacity: 0.5, hoverinfo: "skip", showlegend: false });
   data.push(markers(front, kept, { size: 9, color: "var(--accent)" }, true));

@@ -206,3 +206,28 @@ def test_sentences_say_what_cannot_be_told_apart(make_document: Make) -> None:
     assert "1,000 resamples of the 1,043 dev rows" in sentences.uncertainty(front)[0]
     assert "no intervals" in sentences.uncertainty(make_document("plain")["fronts"][0])[0]
     assert "Hypervolume 1.93" in sentences.landmarks(front, {})
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2's ratio of two colours, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_texts_can_be_read_in_both_schemes(scheme: int) -> None:
+    css = (page.TEMPLATES / "report.css").read_text(encoding="utf-8")
+    found = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", found))
+    for text in ("ink", "soft", "accent"):
+        for ground in ("paper", "wash"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    assert contrast(colours["ink"], colours["pale"]) >= 4.5
+    for mark in ("accent", "rest", *(name for name in colours if re.fullmatch(r"c\d", name))):
+        assert contrast(colours[mark], colours["paper"]) >= 2.9, mark

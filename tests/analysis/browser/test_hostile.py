@@ -12,11 +12,12 @@ OWNED = "[window.owned, document.querySelectorAll('img, iframe, object, embed, b
 @pytest.fixture
 def hostile(opened: Any) -> Any:
     one = opened("hostile", {"viewport": {"width": 1600, "height": 1000}})
-    one.draw()
+    one.draw("#all-trials")
     return one
 
 
-def test_nothing_of_it_runs(hostile: Any) -> None:
+def test_nothing_of_it_runs_and_charts_show_it(hostile: Any) -> None:
+    hostile.draw()
     assert hostile.page.evaluate(OWNED) == [None, 0]
     links = hostile.page.evaluate(
         "[...document.querySelectorAll('*')].flatMap((each) => ['href', 'xlink:href']"
@@ -28,6 +29,13 @@ def test_nothing_of_it_runs(hostile: Any) -> None:
         "[...document.querySelectorAll('*')].filter((e) => [...e.attributes].some((a) => /^on/.test(a.name)))"
     )
     assert hostile.page.evaluate(f"({handlers}).length") == 0
+    drawn = hostile.page.evaluate(
+        "[...document.querySelectorAll('.plot')].map((p) => p.textContent).join('\\n')"
+    )
+    assert '"><svg onload=window.owned=3>' in drawn
+    assert "{{7*7}}" in drawn
+    assert "</a>" in drawn
+    assert "&lt;" not in drawn
     hostile.is_clean()
 
 
@@ -39,16 +47,6 @@ def test_all_of_it_can_be_read(hostile: Any, payloads: tuple[str, ...]) -> None:
         assert payload in text
     assert "49" not in hostile.page.inner_text(".notes")
     assert hostile.page.title() == "cola: accuracy against measured speed" + payloads[0]
-
-
-def test_charts_show_markup_as_text(hostile: Any) -> None:
-    drawn = hostile.page.evaluate(
-        "[...document.querySelectorAll('.plot')].map((p) => p.textContent).join('\\n')"
-    )
-    assert '"><svg onload=window.owned=3>' in drawn
-    assert "{{7*7}}" in drawn
-    assert "</a>" in drawn
-    assert "&lt;" not in drawn
 
 
 def test_hovering_shows_markup_as_text(hostile: Any, payloads: tuple[str, ...]) -> None:
