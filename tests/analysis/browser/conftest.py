@@ -28,6 +28,13 @@ window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => {
   window.violations.push(event.violatedDirective);
 });
+Object.defineProperty(window, "Plotly", {
+  configurable: true,
+  set(value) {
+    window.scripted = performance.now();
+    Object.defineProperty(window, "Plotly", { value, writable: true, configurable: true });
+  },
+});
 """
 
 
