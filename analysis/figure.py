@@ -11,31 +11,14 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT = 760, 470
-LEFT, RIGHT, TOP, BOTTOM = 74, 24, 58, 62
-"""Margins of the plot, in pixels."""
-LOG_FROM = 4.0
-"""Ratio of largest to smallest speedup from which the axis counts in doublings."""
+from analysis import labels
+from analysis.axis import LOG_FROM, Axis
+from analysis.labels import Box
+from analysis.names import clipped, short_names
+from analysis.svg import FRONT_STYLE, Frame, text
 
-STYLE = """
-  svg { --ink: #1f2933; --soft: #66727f; --grid: #e3e8ee; --paper: #ffffff; --front: #0b6e99;
-        --dense: #c2410c; }
-  @media (prefers-color-scheme: dark) {
-    svg { --ink: #e6ebf0; --soft: #9aa7b4; --grid: #2b3540; --paper: #14191f; --front: #56b8e6;
-          --dense: #fb923c; }
-  }
-  text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: var(--ink); }
-  .heading { font-size: 16px; font-weight: 600; }
-  .soft { fill: var(--soft); font-size: 12px; }
-  .paper { fill: var(--paper); }
-  .grid { stroke: var(--grid); }
-  .front { fill: var(--front); stroke: var(--front); }
-  .step { fill: none; stroke: var(--front); stroke-width: 1.5; stroke-opacity: .5; }
-  .rest { fill: var(--soft); stroke: var(--soft); opacity: .55; }
-  .dense { fill: var(--dense); stroke: var(--dense); }
-  .keep { stroke: var(--dense); stroke-dasharray: 3 5; stroke-opacity: .7; }
-  .bar { stroke-width: 6; stroke-opacity: .3; stroke-linecap: round; }
-"""
+MANY = 200
+"""More dominated models than that are drawn without bars and words: a picture stays small."""
 
 
 @dataclass(frozen=True)
@@ -49,57 +32,63 @@ class Dot:
     """Lower end of the speedup's spread."""
     high: float
     on_front: bool
+    score_low: float | None = None
+    """Lower end of the score's interval, if there is one."""
+    score_high: float | None = None
+    recommended: bool = False
 
 
-@dataclass(frozen=True)
-class Axis:
-    """Maps values to pixels."""
+def of_front(
+    front: Mapping[str, Any],
+    frame: Frame | None = None,
+    name: str = "front",
+    names: Mapping[str, str] | None = None,
+) -> str:
+    """The picture of a front.
 
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
+    Args:
+        front: one of the document's `fronts`.
+        frame: `BARE` or `NARROW` inside a page; None: a picture of its own, with a heading.
+        name: starts the ids inside the picture; unique in a page.
+        names: what to call the trials; None: as short as can be.
+    """
+    dense = front["dense"]
+    return front_svg(
+        dots_of(front, names or short_names(front["trials"])),
+        dense["score"],
+        f"{front['task']}: what pruning keeps, and what it gains",
+        score_name=front["metric"],
+        speedup_name=f"{front['scenario']}, {front['label']}",
+        keep=front["keep"],
+        interval=(dense.get("score_low"), dense.get("score_high")),
+        frame=frame,
+        name=name,
+    )
 
-    def __call__(self, value: float) -> float:
-        """The pixel of a value, cut off at the ends."""
-        low, high, value = (math.log2(v) if self.log else v for v in (self.low, self.high, value))
-        share = (value - low) / (high - low)
-        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
-    def ticks(self) -> list[float]:
-        """Round values, about five."""
-        if self.log:
-            exponents = range(math.ceil(math.log2(self.low)), math.floor(math.log2(self.high)) + 1)
-            return [2.0**exponent for exponent in exponents]
-        step = _round_step((self.high - self.low) / 6)
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [number * step for number in range(first, last + 1)]
+def dots_of(front: Mapping[str, Any], names: Mapping[str, str]) -> list[Dot]:
+    """The models of a front as dots."""
+    return [
+        Dot(
+            names[row["trial"]],
+            row["score"],
+            row["speedup"],
+            row["scenarios"][front["scenario"]]["low"],
+            row["scenarios"][front["scenario"]]["high"],
+            row["on_front"],
+            row.get("score_low"),
+            row.get("score_high"),
+            row["trial"] == front.get("recommended"),
+        )
+        for row in front["trials"]
+    ]
 
 
 def of_summary(document: Mapping[str, Any]) -> str:
     """The picture of what `analysis.pareto.summary` returns, with at least one trial."""
-    scenario = document["scenario"]
-    dots = [
-        Dot(
-            row["trial"].removeprefix(f"{document['study']}-"),
-            row["score"],
-            row["speedup"],
-            row["scenarios"][scenario]["low"],
-            row["scenarios"][scenario]["high"],
-            row["on_front"],
-        )
-        for row in document["trials"]
-    ]
-    return front_svg(
-        dots,
-        document["teacher"]["score"],
-        f"{document['task']}: what pruning keeps, and what it gains",
-        score_name=document["metric"],
-        speedup_name=f"{scenario}, {_where(document['contract'])}",
-        keep=document["keep"],
-    )
+    rows = [{"study": document["study"], **row} for row in document["trials"]]
+    front = {**document, "trials": rows, "dense": document["teacher"], "label": _where(document["contract"])}
+    return of_front(front)
 
 
 def front_svg(
@@ -110,57 +99,75 @@ def front_svg(
     score_name: str = "score",
     speedup_name: str = "measured",
     keep: float | None = None,
+    interval: tuple[float | None, float | None] = (None, None),
+    frame: Frame | None = None,
+    name: str = "front",
 ) -> str:
     """A front as SVG: score against speedup, the dense model, dominated models in grey.
 
     Args:
-        dots: the models; at least one.
+        dots: the models.
         dense: score of the uncompressed model, whose speedup is 1.
         title: heading.
         score_name: of the vertical axis.
         speedup_name: how the speedup was measured.
         keep: share of the dense score at which a line is drawn; None or a score below 0: no line.
+        interval: of the dense score.
+        frame: None: `Frame()`, with heading and legend; any other: without.
+        name: starts the ids inside the picture.
     """
-    x, y = _axes(dots, dense)
+    of = frame or Frame()
+    x, y = _axes(dots, [dense, *(end for end in interval if end is not None)], of)
     kept = sorted((dot for dot in dots if dot.on_front), key=lambda dot: dot.speedup)
-    middle_x, middle_y = (x.start + x.end) / 2, (y.start + y.end) / 2
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        'aria-labelledby="front-title front-desc">',
-        f'<title id="front-title">{escape(title)}</title>',
-        f'<desc id="front-desc">{escape(_in_words(kept, dots, dense, score_name))}</desc>',
-        f"<style>{STYLE}</style>",
-        f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
-        _text(LEFT, 26, title, "heading"),
-        _text(LEFT, 44, _legend(kept, dots), "soft"),
-        *_grid(x, y),
-        _text(middle_x, HEIGHT - 16, f"speedup over the dense model ({speedup_name})", anchor="middle"),
-        f'<g transform="rotate(-90 20 {middle_y:.1f})">',
-        _text(20, middle_y, f"{score_name} on the dev rows", anchor="middle"),
-        "</g>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 {of.width} {of.height}" '
+        f'role="img" aria-labelledby="{name}-title {name}-desc">',
+        f'<title id="{name}-title">{escape(title)}</title>',
+        f'<desc id="{name}-desc">{escape(_in_words(kept, dots, dense, score_name))}</desc>',
+        f"<style>{FRONT_STYLE}</style>",
+        f'<rect class="paper" width="{of.width}" height="{of.height}"/>',
     ]
+    if frame is None:
+        parts += [text(of.left, 26, title, "heading"), text(of.left, 44, legend(dots), "soft")]
+    parts += [*_grid(x, y), *_names(x, y, score_name, speedup_name, of)]
+    solid = []
     if keep is not None and dense > 0:
         at = y(keep * dense)
+        words = f"{100 * keep:.0f} % of the dense score"
         parts.append(f'<line class="keep" x1="{x.start}" x2="{x.end}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(_text(x.end, at - 5, f"{100 * keep:.0f} % of the dense score", "soft", "end"))
-    parts += [_dot(dot, x, y) for dot in dots if not dot.on_front]
+        parts.append(text(x.end, at - 5, words, "label", "end"))
+        solid.append(Box(x.end - 7.2 * len(words), at - 16, x.end, at - 1))
+    parts += _rest([dot for dot in dots if not dot.on_front], x, y)
     parts.append(_steps(kept, x, y))
     parts += [_dot(dot, x, y) for dot in kept]
-    parts.append(_diamond(x(1.0), y(dense), f"dense model: {score_name} {dense:.3f}"))
+    parts.append(_diamond(x(1.0), y(dense), interval, y, f"dense model: {score_name} {dense:.3f}"))
+    parts += _labels(dots, dense, solid, x, y)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _axes(dots: Sequence[Dot], dense: float) -> tuple[Axis, Axis]:
+def legend(dots: Sequence[Dot]) -> str:
+    """What the marks of a front mean."""
+    kept = sum(dot.on_front for dot in dots)
+    others = len(dots) - kept
+    grey = f"; {others:,} in grey" if others else ""
+    bars = "bars: quartiles of paired timings"
+    if any(dot.score_low is not None for dot in dots if dot.on_front):
+        bars += ", 95 % of scores"
+    return f"{kept} {'model' if kept == 1 else 'models'} that nobody beats on both{grey}; {bars}"
+
+
+def _axes(dots: Sequence[Dot], dense: Sequence[float], of: Frame) -> tuple[Axis, Axis]:
     speedups = [1.0, *(dot.speedup for dot in dots)]
-    scores = [dense, *(dot.score for dot in dots)]
+    ends = [end for dot in dots if dot.on_front for end in (dot.score_low, dot.score_high) if end is not None]
+    scores = [*dense, *(dot.score for dot in dots), *ends]
     low, high = min(speedups), max(speedups)
     log = high / low > LOG_FROM
     margin = 0.08 * ((max(scores) - min(scores)) or 0.1)
     width = high - low + 1
     edges = (low * 0.87, high * 1.25) if log else (low - 0.06 * width, high + 0.12 * width)
     return (
-        Axis(*edges, LEFT, WIDTH - RIGHT, log),
-        Axis(min(scores) - margin, max(scores) + margin, HEIGHT - BOTTOM, TOP),
+        Axis(*edges, of.left, of.width - of.right, log),
+        Axis(min(scores) - margin, max(scores) + margin, of.height - of.bottom, of.top),
     )
 
 
@@ -169,12 +176,32 @@ def _grid(x: Axis, y: Axis) -> list[str]:
     for value in x.ticks():
         at = x(value)
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{y.start}" y2="{y.end}"/>')
-        parts.append(_text(at, y.start + 19, f"{value:g}x", "soft", "middle"))
+        parts.append(text(at, y.start + 19, f"{value:g}x", "soft", "middle"))
     for value in y.ticks():
         at = y(value)
         parts.append(f'<line class="grid" x1="{x.start}" x2="{x.end}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(_text(x.start - 8, at + 4, f"{round(value, 6):g}", "soft", "end"))
+        parts.append(text(x.start - 8, at + 4, f"{round(value, 6):g}", "soft", "end"))
     return parts
+
+
+def _names(x: Axis, y: Axis, score_name: str, speedup_name: str, of: Frame) -> list[str]:
+    middle_x, middle_y = (x.start + x.end) / 2, (y.start + y.end) / 2
+    across = f"speedup over the dense model ({speedup_name})"
+    if 7 * len(across) > x.end - x.start:
+        across = "speedup over the dense model"
+    return [
+        text(middle_x, of.height - 14, across, anchor="middle"),
+        f'<g transform="rotate(-90 16 {middle_y:.1f})">',
+        text(16, middle_y, f"{clipped(score_name)} on the dev rows", anchor="middle"),
+        "</g>",
+    ]
+
+
+def _rest(dots: Sequence[Dot], x: Axis, y: Axis) -> list[str]:
+    if len(dots) <= MANY:
+        return [_dot(dot, x, y) for dot in dots]
+    places = sorted({(round(x(dot.speedup)), round(y(dot.score))) for dot in dots})
+    return [f'<path class="many" d="{"".join(f"M{at_x} {at_y}h0" for at_x, at_y in places)}"/>']
 
 
 def _steps(kept: Sequence[Dot], x: Axis, y: Axis) -> str:
@@ -191,28 +218,56 @@ def _dot(dot: Dot, x: Axis, y: Axis) -> str:
     kind = "front" if dot.on_front else "rest"
     at_x, at_y = x(dot.speedup), y(dot.score)
     words = f"{dot.label}: score {dot.score:.3f}, {dot.speedup:.2f}x ({dot.low:.2f} to {dot.high:.2f})"
-    bar = f'<line class="bar" x1="{x(dot.low):.1f}" x2="{x(dot.high):.1f}" y1="{at_y:.1f}" y2="{at_y:.1f}"/>'
-    circle = f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{5 if dot.on_front else 4}"/>'
-    label = _text(at_x + 8, at_y - 8, dot.label, "soft") if dot.on_front else ""
-    return f'<g class="{kind}"><title>{escape(words)}</title>{bar}{circle}</g>{label}'
+    parts = [
+        f"<title>{escape(words)}</title>",
+        f'<line class="bar" x1="{x(dot.low):.1f}" x2="{x(dot.high):.1f}" y1="{at_y:.1f}" y2="{at_y:.1f}"/>',
+        _interval(at_x, dot.score_low, dot.score_high, y) if dot.on_front else "",
+        f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{5 if dot.on_front else 3.5}"/>',
+    ]
+    if dot.recommended:
+        parts.append(f'<circle class="ring" cx="{at_x:.1f}" cy="{at_y:.1f}" r="9"/>')
+    return f'<g class="{kind}">{"".join(parts)}</g>'
 
 
-def _diamond(at_x: float, at_y: float, words: str) -> str:
-    path = f"M{at_x:.1f} {at_y - 7:.1f}l7 7l-7 7l-7 -7z"
-    label = _text(at_x + 11, at_y + 4, "dense", "soft")
-    return f'<g class="dense"><title>{escape(words)}</title><path d="{path}"/></g>{label}'
+def _interval(at_x: float, low: float | None, high: float | None, y: Axis) -> str:
+    if low is None or high is None:
+        return ""
+    return f'<line class="interval" x1="{at_x:.1f}" x2="{at_x:.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    name = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{name}>{escape(text)}</text>'
+def _diamond(
+    at_x: float, at_y: float, interval: tuple[float | None, float | None], y: Axis, words: str
+) -> str:
+    path = f'<path d="M{at_x:.1f} {at_y - 7:.1f}l7 7l-7 7l-7 -7z"/>'
+    return f'<g class="dense"><title>{escape(words)}</title>{_interval(at_x, *interval, y)}{path}</g>'
 
 
-def _legend(kept: Sequence[Dot], dots: Sequence[Dot]) -> str:
-    others = len(dots) - len(kept)
-    grey = f"; {others} in grey {'is' if others == 1 else 'are'} beaten on both" if others else ""
-    models = "model" if len(kept) == 1 else "models"
-    return f"{len(kept)} {models} that nobody beats on both{grey}; bars: quartiles of paired timings"
+def _labels(dots: Sequence[Dot], dense: float, solid: Sequence[Box], x: Axis, y: Axis) -> list[str]:
+    kept = sorted((dot for dot in dots if dot.on_front), key=lambda dot: dot.speedup)
+    rest = [dot for dot in dots if not dot.on_front]
+    first = sorted(kept, key=lambda dot: (not dot.recommended, dot not in (kept[0], kept[-1])))
+    if len(first) > labels.MOST:
+        first = first[:3] + first[3 :: math.ceil(len(first) / labels.MOST)]
+    wanted = [(x(1.0), y(dense), "dense")]
+    wanted += [(x(dot.speedup), y(dot.score), clipped(dot.label)) for dot in first]
+    places = [(x(1.0), y(dense)), *((x(dot.speedup), y(dot.score)) for dot in kept)]
+    marks = [Box(at_x - 7, at_y - 7, at_x + 7, at_y + 7) for at_x, at_y in places]
+    bars = [
+        Box(x(dot.speedup) - 2, y(dot.score_high), x(dot.speedup) + 2, y(dot.score_low))
+        for dot in kept
+        if dot.score_low is not None and dot.score_high is not None
+    ]
+    frame = Box(x.start, y.end, x.end, y.start)
+    if len(rest) <= MANY:
+        bars += [Box(x(dot.low) - 3, y(dot.score) - 3, x(dot.high) + 3, y(dot.score) + 3) for dot in rest]
+    parts = []
+    for label in labels.place(wanted, frame, [*solid, *marks], bars):
+        if label.far:
+            (from_x, from_y), middle = label.point, (label.box.top + label.box.bottom) / 2
+            ends = f'x1="{from_x:.1f}" y1="{from_y:.1f}" x2="{label.x:.1f}" y2="{middle:.1f}"'
+            parts.append(f'<line class="lead" {ends}/>')
+        parts.append(text(label.x, label.y, label.text, "label", label.anchor))
+    return parts
 
 
 def _in_words(kept: Sequence[Dot], dots: Sequence[Dot], dense: float, score_name: str) -> str:
@@ -229,8 +284,3 @@ def _where(contract: Mapping[str, Any]) -> str:
     if not threads:
         return str(contract.get("device_name", device))
     return f"{device.upper()}, {threads} thread{'s' if threads != 1 else ''}"
-
-
-def _round_step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.999)

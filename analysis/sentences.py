@@ -1,0 +1,75 @@
+"""What a front says in words: which models cannot be told apart, and where the intervals come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def neighbours(front: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """A sentence for each pair of models that follow each other on the front."""
+    return [_pair(pair, names, front["uncertainty"] is not None) for pair in front["neighbours"]]
+
+
+def uncertainty(front: Mapping[str, Any]) -> list[str]:
+    """Where the intervals come from, and what they do not cover."""
+    known = front["uncertainty"]
+    if known is None:
+        return [
+            "No predictions of these models are stored, so their scores have no intervals: whether two "
+            "scores differ by chance alone is not known."
+        ]
+    said = [
+        f"Intervals of scores: the middle 95 % over {known['num_resamples']:,} resamples of the "
+        f"{known['num_rows']:,} dev rows, drawn alike for all models, so that differences are paired. "
+        "Share of fronts: of those resamples, the part in which nobody beats the model on both."
+    ]
+    noise, times = known.get("seed_noise"), known.get("num_replicates") or 0
+    if noise is None:
+        said.append("What another seed would have given is not in them: no configuration was run twice.")
+    else:
+        said.append(
+            f"What another seed would have given is not in them: the same configuration scores "
+            f"{noise:.3f} apart (standard deviation over {times} repeated runs)."
+        )
+    if known.get("num_models", 0) > 1:
+        said.append(
+            f"{known['num_models']:,} models were scored on the same rows, so the best score among them is "
+            "somewhat too good."
+        )
+    return said
+
+
+def landmarks(front: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Hypervolume and knee."""
+    reference = front["reference"]
+    words = ""
+    if front.get("hypervolume") is not None:
+        words = (
+            f"Hypervolume {front['hypervolume']:.4g}, from a score of {reference['score']:g} "
+            f"and {reference['speedup']:g}x."
+        )
+    if front.get("knee"):
+        words += f" The front bends most at {names.get(front['knee'], front['knee'])}."
+    return words.strip()
+
+
+def _pair(pair: Mapping[str, Any], names: Mapping[str, str], known: bool) -> str:
+    better, faster = (names.get(pair[key], pair[key]) for key in ("better", "faster"))
+    low, high = pair.get("low"), pair.get("high")
+    words = f"{better} scores {pair['difference']:.3f} more than {faster}"
+    if not known or low is None or high is None:
+        words += "; how sure that is cannot be said"
+    else:
+        sure = "they differ" if pair["distinguishable"] else "the dev rows cannot tell them apart"
+        words += f" (95 %: {_signed(low)} to {_signed(high)}): {sure}"
+    words += f". {faster} is {pair['speedup_ratio']:.2f} times as fast"
+    if pair.get("ratio_low") is not None and pair.get("ratio_high") is not None:
+        words += f" ({pair['ratio_low']:.2f} to {pair['ratio_high']:.2f})"
+        words += "." if pair["faster_for_sure"] else ", which may be chance."
+        return words
+    return words + "."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
