@@ -73,8 +73,7 @@ def dots_of(front: Mapping[str, Any], names: Mapping[str, str]) -> list[Dot]:
             names[row["trial"]],
             row["score"],
             row["speedup"],
-            row["scenarios"][front["scenario"]]["low"],
-            row["scenarios"][front["scenario"]]["high"],
+            *_spread(row, front["scenario"]),
             row["on_front"],
             row.get("score_low"),
             row.get("score_high"),
@@ -84,11 +83,11 @@ def dots_of(front: Mapping[str, Any], names: Mapping[str, str]) -> list[Dot]:
     ]
 
 
-def of_summary(document: Mapping[str, Any]) -> str:
-    """The picture of what `analysis.pareto.summary` returns, with at least one trial."""
-    rows = [{"study": document["study"], **row} for row in document["trials"]]
-    front = {**document, "trials": rows, "dense": document["teacher"], "label": _where(document["contract"])}
-    return of_front(front)
+def _spread(row: Mapping[str, Any], scenario: str) -> tuple[float, float]:
+    """Both ends of a speedup's spread; none where it was not kept."""
+    timing = row["scenarios"][scenario]
+    low, high = (row["speedup"] if timing[end] is None else timing[end] for end in ("low", "high"))
+    return low, high
 
 
 def front_svg(
@@ -276,11 +275,3 @@ def _in_words(kept: Sequence[Dot], dots: Sequence[Dot], dense: float, score_name
         f"{score_name} against speedup of {len(dots)} pruned models. The dense model scores {dense:.3f} "
         f"at 1x. On the front: {listed}."
     )
-
-
-def _where(contract: Mapping[str, Any]) -> str:
-    threads = contract.get("num_threads")
-    device = str(contract.get("device", "this machine"))
-    if not threads:
-        return str(contract.get("device_name", device))
-    return f"{device.upper()}, {threads} thread{'s' if threads != 1 else ''}"

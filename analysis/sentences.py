@@ -29,8 +29,8 @@ def uncertainty(front: Mapping[str, Any]) -> list[str]:
         said.append("What another seed would have given is not in them: no configuration was run twice.")
     else:
         said.append(
-            f"What another seed would have given is not in them: the same configuration scores "
-            f"{noise:.3f} apart (standard deviation over {times} repeated runs)."
+            f"They are widened by what another seed gives: a standard deviation of {noise:.3f} between "
+            f"{times:,} trials that repeat a point."
         )
     if known.get("num_models", 0) > 1:
         said.append(

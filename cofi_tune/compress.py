@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import cofi_tune
-from cofi_tune import checkpoint, evaluate, latency, methods, teacher
+from cofi_tune import checkpoint, evaluate, latency, methods, predictions, teacher
 from cofi_tune.config import Setup, TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
 from cofi_tune.data.encode import EncodedTask, open_encoded
@@ -56,11 +56,13 @@ def compress(
     selection = data.selection_split(setup.selection)
     training = Training(student, method, guide, data, trial, selection, ranks)
     yield from resumable(training, checkpoints_of(setup), identity(trial, setup, data), upkeep)
-    scores = _all_scores(training.student, data, ranks), _all_scores(dense, data, ranks)
+    logits = [evaluate.predict_dev(model, data, ranks) for model in (training.student, dense)]
     upkeep.beat()
     if ranks.rank == 0:
         seconds = time.perf_counter() - training.started
+        scores = evaluate.dev_scores(logits[0], data), evaluate.dev_scores(logits[1], data)
         measurement = measure(training.student, dense, data, method, setup, scores, seconds)
+        predictions.save(setup.output, data, *logits)
         save(training.student, measurement, method, data, setup.output)
         yield measurement
 
@@ -192,18 +194,6 @@ def save(
     if method.plan is not None:
         (output / "plan.json").write_text(method.plan.to_json())
     (output / "measurement.json").write_text(json.dumps(measurement.to_json(), indent=2))
-
-
-def _all_scores(
-    model: CofiForSequenceClassification, data: EncodedTask, ranks: Ranks = ALONE
-) -> dict[str, float]:
-    """Every metric on every dev split; the first split's under their plain names."""
-    scores: dict[str, float] = {}
-    for number, name in enumerate(data.task.dev_splits):
-        scored = evaluate.score(model, data.task, data.splits[name], ranks=ranks)
-        for metric, value in scored.items():
-            scores[metric if number == 0 else f"{name}_{metric}"] = value
-    return scores
 
 
 def _macs(model: CofiForSequenceClassification, num_tokens: int) -> int:

@@ -146,6 +146,10 @@ class StudyConfig(Strict):
     output: Path
     tracking_uri: str
     storage: str
+    command: str = ""
+    """What the user typed."""
+    report: bool = True
+    """Whether the search ends by writing `report.html`; the front is written in any case."""
 
     @property
     def directory(self) -> Path:

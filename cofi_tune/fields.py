@@ -6,13 +6,28 @@ loss terms and the measurement's fields, a scenario's before a slash.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import cofi_tune
+from cofi_tune.history import Entry
 from cofi_tune.messages import INTERRUPTED, Asked, Outcome
-from cofi_tune.records import Measurement, Progress
+from cofi_tune.records import Latency, Measurement, Progress
+
+TIMED = ("speedup", "speedup_low", "speedup_high", "latency_ms", "dense_ms", "num_pairs")
+"""Of a `Latency`, as metrics."""
+CONTRACT = "contract."
+"""Before the names of a measurement's contract, as tags."""
+LONGEST_PARAM, LONGEST_TAG = 500, 5000
+"""Characters; MLflow takes no more of a param before 2.8, and of a tag."""
+Point = tuple[str, float, int, int]
+"""Of a curve: name, value, time in ms, step."""
+SEARCHED = "cofi.searched"
+"""Tag: the names of a trial's params that were drawn, as a JSON list; all others were given."""
 
 
 def versions() -> dict[str, str]:
@@ -21,6 +36,53 @@ def versions() -> dict[str, str]:
     for package in ("torch", "ray", "optuna", "mlflow", "transformers"):
         found[f"version.{package}"] = version(package)
     return found
+
+
+@dataclass(frozen=True)
+class Fields:
+    """All that a run says."""
+
+    params: dict[str, str]
+    points: list[Point]
+    """Curves and, at step 0, the measurement."""
+    tags: dict[str, str]
+
+
+def of_trial(
+    asked: Asked, outcome: Outcome | None, entries: Sequence[Entry], skip: int = 0, start_ms: int = 0
+) -> Fields:
+    """What is known of a trial.
+
+    Args:
+        asked: what was proposed.
+        outcome: how it ended; None while it runs.
+        entries: its history.
+        skip: how many entries to leave out, since they are written.
+        start_ms: when it started, for a measurement without a history.
+    """
+    tags = {
+        "cofi.kind": "trial",
+        "cofi.method": str(asked.settings.get("method", "")),
+        SEARCHED: json.dumps(sorted(asked.params)),
+        "cofi.state": "running",
+        "cofi.reason": "",
+    }
+    if asked.reproduce:
+        tags["cofi.reproduce"] = asked.reproduce
+    points = [point for entry in entries[skip:] for point in of_report(entry)]
+    if outcome is not None:
+        tags |= of_outcome(outcome)
+    if outcome is not None and outcome.measurement is not None:
+        # The last report's time: the same whenever this is written.
+        heard_ms = entries[-1].time_ms if entries else start_ms
+        final = of_measurement(outcome.measurement)
+        points += [(name, value, heard_ms, 0) for name, value in final.items() if math.isfinite(value)]
+    params = {name: str(value)[:LONGEST_PARAM] for name, value in of_asked(asked).items()}
+    return Fields(
+        params,
+        points,
+        {name: value[:LONGEST_TAG] for name, value in tags.items()},
+    )
 
 
 def of_asked(asked: Asked) -> dict[str, Any]:
@@ -32,6 +94,12 @@ def of_asked(asked: Asked) -> dict[str, Any]:
     for name in asked.logarithmic:
         params[f"log10_{name}"] = round(math.log10(asked.params[name]), 6)
     return params
+
+
+def of_report(entry: Entry) -> list[Point]:
+    """Points of the curves; a value that is no number is none."""
+    values = of_progress(entry.progress)
+    return [(n, v, entry.time_ms, entry.progress.step) for n, v in values.items() if math.isfinite(v)]
 
 
 def of_progress(progress: Progress) -> dict[str, float]:
@@ -52,17 +120,19 @@ def of_measurement(measurement: Measurement) -> dict[str, float]:
     m = measurement
     names = ("score", "speedup", "sparsity", "model_sparsity", "num_parameters", "macs", "seconds")
     values = {name: float(getattr(m, name)) for name in names}
+    values |= {"dense/num_parameters": float(m.dense_num_parameters), "dense/macs": float(m.dense_macs)}
     values |= {f"score/{name}": value for name, value in m.scores.items()}
     values |= {f"teacher/{name}": value for name, value in m.teacher_scores.items()}
-    for timing in m.latencies:
-        values |= {
-            f"{timing.scenario}/speedup": timing.speedup,
-            f"{timing.scenario}/speedup_low": timing.speedup_low,
-            f"{timing.scenario}/speedup_high": timing.speedup_high,
-            f"{timing.scenario}/latency_ms": timing.latency_ms,
-            f"{timing.scenario}/dense_ms": timing.dense_ms,
-        }
-    return values
+    return values | of_latencies(m.latencies)
+
+
+def of_latencies(latencies: Iterable[Latency], prefix: str = "") -> dict[str, float]:
+    """Metrics of timings, a scenario's before a slash."""
+    return {
+        f"{prefix}{timing.scenario}/{name}": float(getattr(timing, name))
+        for timing in latencies
+        for name in TIMED
+    }
 
 
 def of_outcome(outcome: Outcome) -> dict[str, str]:
@@ -75,4 +145,10 @@ def of_outcome(outcome: Outcome) -> dict[str, str]:
     }
     if outcome.measurement is not None:
         tags["cofi.device"] = str(outcome.measurement.contract.get("device_name", ""))
+        tags |= of_contract(outcome.measurement.contract)
     return tags
+
+
+def of_contract(contract: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that say what a measurement is comparable under."""
+    return {f"{CONTRACT}{name}": str(value) for name, value in contract.items()}

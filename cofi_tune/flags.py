@@ -178,6 +178,7 @@ def parser() -> Parser:
     add("--scenario", default="throughput", metavar="NAME", help="speedup to maximise: throughput or latency")
     add("--name", help="of the study (default <task>-<space>-<model>); the same name goes on with it")
     add("--fresh", action="store_true", help="start anew, under the first free name of <name>-2, -3, ...")
+    add("--no-report", action="store_true", help="end without report.html and report.md")
     add("--dry-run", action="store_true", help="say what would be searched and what it would cost, and stop")
     add = made.add_argument_group("training").add_argument
     sizes = ", ".join(RANDOM_SIZES)

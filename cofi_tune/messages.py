@@ -68,6 +68,8 @@ class Asked:
     """Every setting of the run, defaults included; the method's own under `<method>/`."""
     logarithmic: frozenset[str] = field(default_factory=frozenset)
     """Names of params that the space counts on a log scale."""
+    reproduce: str = ""
+    """The command that makes this model again, without a search."""
 
 
 class Watcher(Protocol):

@@ -112,6 +112,19 @@ def finished(study: optuna.Study) -> list[Finished]:
     ]
 
 
+def all_trials(study: optuna.Study) -> list[tuple[Asked, Outcome | None]]:
+    """What was asked for every trial of the study's own that has started, and how it ended; None: not yet."""
+    started = (*STATES.values(), TrialState.RUNNING)
+    return [
+        (
+            asked_of(trial_id_of(study.study_name, trial.number), trial),
+            _outcome(trial) or (Outcome.failed(LOST) if trial.state.is_finished() else None),
+        )
+        for trial in study.get_trials(deepcopy=False, states=started)
+        if WARM_START not in trial.user_attrs
+    ]
+
+
 def num_run(over: Iterable[Finished]) -> int:
     """How many of these count as trials of the budget: what was only proposed again does not."""
     return sum(one.outcome.reason != DUPLICATE for one in over)
@@ -190,6 +203,7 @@ def asked_of(trial_id: str, trial: Trial | FrozenTrial) -> Asked:
         params=dict(trial.params),
         settings=trial.user_attrs.get("settings", {}),
         logarithmic=frozenset(_logarithmic(trial.distributions.items())),
+        reproduce=trial.user_attrs.get("reproduce", ""),
     )
 
 

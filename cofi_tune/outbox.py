@@ -10,7 +10,7 @@ import contextlib
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,8 @@ Write = Callable[[], object]
 
 PAUSE_SECONDS = 2.0
 """Between rounds: what is heard meanwhile is written together."""
+OWN_RUN = "the front"
+"""What the study's own run is called among what is behind."""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 30.0
 FLUSH_SECONDS, HASTY_FLUSH_SECONDS = 30.0, 5.0
 """How long the end of a search waits for MLflow, and that of an interrupted one."""
@@ -63,14 +65,17 @@ class Outbox:
         self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
 
     def __enter__(self) -> Outbox:
-        """Start writing."""
+        """Start writing, the study's own run first."""
         self._thread.start()
+        self._put(OWN_RUN, self.tracking.study_run)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is missing, as far as there is time."""
+        if error is not None:
+            self._put(OWN_RUN, partial(self.tracking.study_run, left=True))
         self.close(FLUSH_SECONDS if error is None else HASTY_FLUSH_SECONDS)
 
     def started(self, asked: Asked) -> None:
@@ -102,9 +107,9 @@ class Outbox:
         for asked, outcome, ended_ms in over:
             self._put(asked.trial_id, partial(self.tracking.trial, asked, outcome, ended_ms))
 
-    def summarise(self, files: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-        """The study's own run: the front as text by file name, and a few numbers."""
-        self._put("the front", partial(self.tracking.summary, files, metrics))
+    def summarise(self, files: Sequence[Path], metrics: Mapping[str, float]) -> None:
+        """The study's own run at its end: front and report, and a few numbers."""
+        self._put(OWN_RUN, partial(self.tracking.study_run, files, metrics))
 
     def close(self, limit_seconds: float = FLUSH_SECONDS) -> bool:
         """End the writing; says what MLflow lacks.

@@ -30,8 +30,9 @@ from cofi_tune.points import ENQUEUED
 from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidMetric, Progress
 
 Space = Callable[[Any], Mapping[str, Any]]
-Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]
-"""Trial id and proposal -> the worker's job and every setting. ValueError for an impossible proposal."""
+Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Mapping[str, Any], str]]
+"""Trial id and proposal -> the worker's job, every setting, and the command that makes the model without a
+search. ValueError for an impossible proposal."""
 SAMPLED_REPEATS, MOST_REPEATS = 2, 20
 """Duplicates in a row after which a finite space is walked through instead of sampled, and after which the
 search ends: there is nothing new to be had."""
@@ -106,7 +107,7 @@ class Proposals(Searcher):
             trial.set_user_attr("trial_id", own_id)
             self.running[trial_id] = trial
             try:
-                job, settings = self.prepare(own_id, self.space(trial))
+                job, settings, reproduce = self.prepare(own_id, self.space(trial))
             except optuna.exceptions.StorageInternalError:
                 raise
             except Exception as error:  # a user's own space may raise anything
@@ -117,6 +118,7 @@ class Proposals(Searcher):
                 continue
             twin = duplicates.repeats(self.study, trial.number, settings)
             trial.set_user_attr("settings", dict(settings))
+            trial.set_user_attr("reproduce", reproduce)
             self._start(own_id, trial)
             if twin is not None:
                 repeats += 1

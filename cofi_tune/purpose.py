@@ -1,4 +1,4 @@
-"""What a study was made for, and what each of its trials was set to: a study goes on only as what it is."""
+"""What a study was made for: it goes on only as what it is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import optuna
 
 import cofi_tune
 import search_spaces
-from cofi_tune import methods
-from cofi_tune.config import StudyConfig, TrialConfig, build
+from cofi_tune import evaluate, fields
+from cofi_tune.config import StudyConfig
 from cofi_tune.data.encode import EncodedTask
 from cofi_tune.optuna_study import OtherPurpose
 from cofi_tune.records import OBJECTIVES
@@ -41,17 +41,6 @@ def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
     }
 
 
-def settings(config: TrialConfig) -> dict[str, Any]:
-    """Every setting of a run by name, the method's under `<method>/`, defaults filled in.
-
-    Raises:
-        ValueError: options that the method does not know, or out of its range.
-    """
-    options = build(methods.load(config.method).Config, config.options)
-    own = config.model_dump(exclude={"options"})
-    return own | {f"{config.method}/{name}": value for name, value in options.model_dump(mode="json").items()}
-
-
 def same_teacher(study: optuna.Study, taught: Path) -> None:
     """Refuse to go on with another teacher than the study's first.
 
@@ -66,3 +55,26 @@ def same_teacher(study: optuna.Study, taught: Path) -> None:
             f"the study {study.study_name!r} was made with the teacher {before}, now it is {taught.name}; "
             "give this one another --name"
         )
+
+
+def study_tags(config: StudyConfig, study: optuna.Study, data: EncodedTask) -> dict[str, str]:
+    """What all runs of the study have in common; a report needs no more."""
+    if "reference_score" not in study.user_attrs:
+        study.set_user_attr("reference_score", evaluate.constant_score(data))
+    return {
+        "cofi.task": config.task,
+        "cofi.space": config.space,
+        "cofi.model": config.model,
+        "cofi.data": study.user_attrs["purpose"]["data"],
+        "cofi.device": config.device,
+        "cofi.scenario": config.scenario,
+        "cofi.metric": data.task.metric,
+        "cofi.dev_split": data.task.dev_splits[0],
+        "cofi.reference_score": repr(study.user_attrs["reference_score"]),
+        "cofi.min_score": str(config.min_score),
+        "cofi.min_speedup": str(config.min_speedup),
+        "cofi.trials": str(config.trials),
+        "cofi.output": str(config.output),
+        "cofi.command": config.command,
+        **fields.versions(),
+    }

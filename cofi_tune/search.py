@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         5 if no trial gave a model, 130 if it was interrupted.
     """
     args = flags.parser().parse_args(argv)
+    args.typed = sys.argv[1:] if argv is None else [*argv]
     try:
         sigterm_is_ctrl_c()
         return _command(args)
@@ -47,16 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         return _fail(f"the teacher cannot be trained: {error}", ALL_FAILED_EXIT)
     except KeyboardInterrupt:
-        return _fail(_left(argv), INTERRUPTED_EXIT)
+        left = "interrupted; what is finished is kept, and the same command goes on:"
+        return _fail(f"{left}\n  {_command_of(args)}", INTERRUPTED_EXIT)
 
 
-def _left(argv: Sequence[str] | None) -> str:
-    """What an interrupted search says: how to go on."""
-    words = shlex.join(sys.argv[1:] if argv is None else argv)
-    return (
-        "interrupted; what is finished is kept, and the same command goes on:\n"
-        f"  python -m cofi_tune.search {without_password(words)}"
-    )
+def _command_of(args: argparse.Namespace) -> str:
+    """What the user typed, without passwords."""
+    return without_password(shlex.join(["python", "-m", "cofi_tune.search", *args.typed]))
 
 
 def _command(args: argparse.Namespace) -> int:
@@ -126,6 +124,8 @@ def _config(args: argparse.Namespace, task: Task, source: Source, checked: flags
         "output": output,
         "tracking_uri": args.tracking_uri or outbox.default_tracking(output),
         "storage": args.storage,
+        "command": _command_of(args),
+        "report": not args.no_report,
     }
     return build(StudyConfig, values | checked.share._asdict())
 

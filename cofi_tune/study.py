@@ -17,9 +17,10 @@ import optuna
 import torch
 
 import search_spaces
+from analysis import report
 from cofi_tune import (
+    commands,
     connection,
-    fields,
     optuna_study,
     outbox,
     points,
@@ -39,11 +40,12 @@ from cofi_tune.data.task import Task
 from cofi_tune.interruption import Interruption, signals
 from cofi_tune.lock import only_driver, refuse_elsewhere
 from cofi_tune.machine import this_machine
+from cofi_tune.on_disk import OnDisk
 from cofi_tune.outbox import Outbox
 from cofi_tune.passwords import without_password
 from cofi_tune.progress import Lines
 from cofi_tune.proposals import Proposals
-from cofi_tune.purpose import purpose, same_teacher, settings
+from cofi_tune.purpose import purpose, same_teacher, study_tags
 from cofi_tune.records import INTERRUPTED, SCENARIOS, Stopped
 from cofi_tune.resumable import Upkeep
 from cofi_tune.storage import database_errors
@@ -120,7 +122,7 @@ def _run(
     num_done = optuna_study.num_run(done)
     if num_done or unfinished:
         watch.note(f"going on: {num_done} trials are finished, {len(unfinished)} were interrupted")
-    box = closing.enter_context(_outbox(config, study, watch))
+    box = closing.enter_context(_outbox(config, study, data, watch))
     box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
     tidy = Tidy(config.directory / "trials")
     for one in done:
@@ -138,15 +140,18 @@ def _run(
             preflight.room(config.output, _model_bytes(taught), budget.trials, config.concurrency)
             space = search_spaces.load(config.space, config.task).space
             warm_start.add(study, config.storage, config.warm_start, space, watch.note)
-            asked = _proposals(config, study, data, taught, budget, stopper, [watch, box, tidy], unfinished)
+            asked = _proposals(
+                config, study, task, data, taught, budget, stopper, [watch, box, tidy], unfinished
+            )
             _search(config, asked, launch or functools.partial(trial.launch, address=address), stopper)
             ended_by = asked.ended_by
-    return _sum_up(config, task, study, box) | {"ended_by": ended_by}
+    return _sum_up(config, study, watch, box) | {"ended_by": ended_by}
 
 
 def _proposals(
     config: StudyConfig,
     study: optuna.Study,
+    task: Task,
     data: EncodedTask,
     taught: Path,
     budget: Budget,
@@ -156,12 +161,13 @@ def _proposals(
 ) -> Proposals:
     space = search_spaces.load(config.space, config.task)
 
-    def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[worker.Job, dict[str, Any]]:
+    def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[worker.Job, dict[str, Any], str]:
         own = TrialConfig.from_proposal(
             proposal, base_learning_rate=config.base_learning_rate, epochs=config.epochs, seed=config.seed
         )
         setup = _setup(config, data, taught, trial_id, stopper.stop_file)
-        return worker.Job(trial_id, own, setup), settings(own)
+        again = commands.reproduce(config, task, taught, trial_id, own)
+        return worker.Job(trial_id, own, setup), commands.settings_of(own), again
 
     return Proposals(
         study,
@@ -248,19 +254,11 @@ def _describe(data: EncodedTask) -> str:
     return f"task {data.task.name}: {rows} rows, {data.source}"
 
 
-def _outbox(config: StudyConfig, study: optuna.Study, watch: Lines) -> Outbox:
+def _outbox(config: StudyConfig, study: optuna.Study, data: EncodedTask, watch: Lines) -> Outbox:
     """The way to MLflow; the study remembers it, for `cofi_tune.sync`."""
-    tags = {
-        "cofi.task": config.task,
-        "cofi.space": config.space,
-        "cofi.model": config.model,
-        "cofi.data": study.user_attrs["purpose"]["data"],
-        "cofi.device": config.device,
-        "cofi.scenario": config.scenario,
-        **fields.versions(),
-    }
     uri = connection.absolute(config.tracking_uri)
     plain = without_password(uri)
+    tags = study_tags(config, study, data)
     # The default is not remembered: it goes where the output goes.
     kept = None if uri == outbox.default_tracking(config.output) else plain
     study.set_user_attr("tracking", {"uri": kept, "password": plain != uri, "tags": tags})
@@ -269,25 +267,17 @@ def _outbox(config: StudyConfig, study: optuna.Study, watch: Lines) -> Outbox:
     return Outbox(tracking, watch.note, command)
 
 
-def _sum_up(config: StudyConfig, task: Task, study: optuna.Study, box: Outbox) -> dict[str, Any]:
-    """Write the front, bring MLflow up to date, and return what was found."""
-    document = summary.of(
-        [(one.asked.trial_id, one.outcome) for one in optuna_study.finished(study)],
-        study=config.name,
-        task=config.task,
-        metric=task.metric,
-        scenario=config.scenario,
-        min_score=config.min_score,
-        min_speedup=config.min_speedup,
-    )
-    texts = summary.files(document)
-    for name, text in texts.items():
-        (config.directory / name).write_text(text, encoding="utf-8")
-    box.summarise(texts, summary.metrics(document))
+def _sum_up(config: StudyConfig, study: optuna.Study, watch: Lines, box: Outbox) -> dict[str, Any]:
+    """Write front and report, bring MLflow up to date, and return what was found."""
+    source = OnDisk(study, box.tracking.common, config.directory)
+    document, made = report.files(source, str(config.output), with_pages=config.report)
+    paths = report.write(made, config.directory)
+    found = summary.of(document)
+    box.summarise(paths, summary.metrics(found))
     box.close()
     tracking = box.tracking
     command = outbox.ui_command(config.output, config.name, config.storage, tracking.uri)
-    return document | {
+    return found | {
         "comparison": tracking.comparison(),
         "ui_command": None if tracking.is_served else command,
     }

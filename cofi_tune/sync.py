@@ -19,7 +19,7 @@ from cofi_tune.studies import Unreachable
 from cofi_tune.tracking import Tracking
 
 UNREACHABLE_EXIT = 4
-FRONT = ("front.json", "front.csv", "front.svg")
+FILES = ("front.json", "front.csv", "front*.svg", "structure.svg", "report.*", "trials.parquet")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,9 +65,10 @@ def _sync(study: optuna.Study, tracking: Tracking) -> None:
                 if not connection.outdated(error):
                     raise
                 refused[one.asked.trial_id] = error
-        texts = _front(tracking.output / name)
-        if texts:
-            tracking.summary(texts, summary.metrics(json.loads(texts[FRONT[0]])))
+        files = _files(tracking.output / name)
+        if files:
+            found = summary.of(json.loads(files[0].read_text(encoding="utf-8")))
+            tracking.study_run(files, summary.metrics(found))
     except Exception as error:  # MLflow's clients, drivers and servers have one each
         line = connection.explain(error, tracking.uri)
         raise Unreachable(f"{name}: MLflow cannot be written ({line}); run this again later") from error
@@ -78,15 +79,14 @@ def _sync(study: optuna.Study, tracking: Tracking) -> None:
         raise Unreachable(f"{name}: MLflow refused {len(refused)}, the first is {first}: {line}")
 
 
-def _front(directory: Path) -> dict[str, str]:
-    """The front as a search left it; nothing if there is none, or half of one."""
+def _files(directory: Path) -> list[Path]:
+    """Front and report as a search left them, `front.json` first; none if there is none, or half of one."""
+    paths = [path for pattern in FILES for path in sorted(directory.glob(pattern))]
     try:
-        paths = [directory / name for name in FRONT if (directory / name).is_file()]
-        texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
-        json.loads(texts[FRONT[0]])
-    except (KeyError, ValueError, OSError):
-        return {}
-    return texts
+        summary.of(json.loads(paths[0].read_text(encoding="utf-8")))
+    except (IndexError, KeyError, ValueError, OSError):
+        return []
+    return paths
 
 
 def _parser() -> Parser:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cofi_tune import connection, fields, history
@@ -29,15 +28,11 @@ if TYPE_CHECKING:
 RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
 WHOLE, REPORTS = "cofi.whole", "cofi.reports"
 """Tags: the end of a trial of which nothing is missing; how many lines of its history are written."""
-ARTIFACTS = ("plan.json", "measurement.json", "error.txt")
+ARTIFACTS = ("plan.json", "measurement.json", "predictions.safetensors", "error.txt")
 TRAINING_PAGES = "workflowType=machine_learning"
 """Of an address: MLflow shows the pages for language models unless asked for those with runs."""
-LONGEST_VALUE = 500
 PARAMS_AT_ONCE, METRICS_AT_ONCE = 100, 900
 """`log_batch` takes 100 params, and 1000 things in all."""
-
-Point = tuple[str, float, int, int]
-"""Of a curve: name, value, time in ms, step."""
 
 
 @dataclass
@@ -84,17 +79,25 @@ class Tracking:
         """
         return self._alone(lambda client: self._trial(client, asked, outcome, ended_ms))
 
-    def summary(self, files: Mapping[str, str], metrics: Mapping[str, float]) -> bool:
+    def study_run(
+        self,
+        files: Sequence[Path] = (),
+        metrics: Mapping[str, float] | None = None,
+        *,
+        left: bool = False,
+    ) -> bool:
         """Bring the study's own run up to date.
 
         Args:
-            files: the front as text, by file name.
-            metrics: the study in a few numbers.
+            files: the front and the report, to be its artifacts.
+            metrics: the study in a few numbers; None while it is searched.
+            left: the search was interrupted.
 
         Returns:
             Whether anything was written.
         """
-        return self._alone(lambda client: self._summary(client, files, metrics))
+        status = "KILLED" if left else "RUNNING" if metrics is None else "FINISHED"
+        return self._alone(lambda client: self._study_run(client, files, metrics or {}, status))
 
     @property
     def is_served(self) -> bool:
@@ -152,23 +155,16 @@ class Tracking:
             return False
         directory = self.output / self.study / "trials" / asked.trial_id
         entries = history.read(directory)
+        written = 0 if run is None else int(run.tags.get(REPORTS, "0"))
         if run is None:
-            tags = {"cofi.kind": "trial", "cofi.method": str(asked.settings.get("method", ""))}
+            tags = fields.of_trial(asked, None, []).tags
             run = self._created(client, asked.trial_id, tags, entries[0].time_ms if entries else None)
         elif outcome is None and run.status != "RUNNING":
             client.update_run(run.run_id, status="RUNNING")
             run.status = "RUNNING"
-        written = int(run.tags.get(REPORTS, "0"))
-        tags = {REPORTS: str(max(written, len(entries))), "cofi.state": "running", "cofi.reason": ""}
-        points = _curves(entries[written:])
-        if outcome is not None:
-            tags |= fields.of_outcome(outcome)
-            if outcome.measurement is not None:
-                # The last report's time: the same whenever this is written.
-                heard_ms = entries[-1].time_ms if entries else run.start_ms
-                final = fields.of_measurement(outcome.measurement)
-                points += [(name, value, heard_ms, 0) for name, value in final.items()]
-        _log(client, run, fields.of_asked(asked), points, tags)
+        known = fields.of_trial(asked, outcome, entries, written, run.start_ms)
+        reports = {REPORTS: str(max(written, len(entries)))}
+        _log(client, run, known.params, known.points, known.tags | reports)
         if outcome is not None:
             for path in (directory / name for name in ARTIFACTS):
                 if path.is_file():
@@ -180,20 +176,26 @@ class Tracking:
                 _log(client, run, tags={WHOLE: _end_of(outcome)})
         return True
 
-    def _summary(self, client: MlflowClient, files: Mapping[str, str], metrics: Mapping[str, float]) -> bool:
+    def _study_run(
+        self, client: MlflowClient, files: Sequence[Path], metrics: Mapping[str, float], status: str
+    ) -> bool:
+        digest = hashlib.sha256(json.dumps([self.common, metrics, status], sort_keys=True).encode())
+        for path in files:
+            digest.update(path.read_bytes())
         name = f"{self.study} (study)"
-        content = json.dumps([dict(files), dict(metrics)], sort_keys=True)
-        digest = hashlib.sha256(content.encode()).hexdigest()
         run = self._found(client, name)
-        if run is not None and run.tags.get(WHOLE) == digest:
+        if run is not None and run.tags.get(WHOLE) == digest.hexdigest():
             return False
         run = run or self._created(client, name, {"cofi.kind": "study"}, None)
         now_ms = time.time_ns() // 1_000_000
         _log(client, run, points=[(key, value, now_ms, 0) for key, value in metrics.items()])
-        for file, text in files.items():
-            client.log_text(run.run_id, text, file)
-        client.set_terminated(run.run_id, "FINISHED")
-        _log(client, run, tags={WHOLE: digest})
+        for path in files:
+            client.log_artifact(run.run_id, str(path))
+        if status == "RUNNING":
+            client.update_run(run.run_id, status=status)
+        else:
+            client.set_terminated(run.run_id, status)
+        _log(client, run, tags=self.common | {"cofi.state": status.lower(), WHOLE: digest.hexdigest()})
         return True
 
     def _found(self, client: MlflowClient, trial_id: str) -> Known | None:
@@ -238,31 +240,20 @@ def _end_of(outcome: Outcome) -> str:
     return f"{outcome.state} {outcome.reason or ''}".strip()
 
 
-def _curves(entries: Sequence[history.Entry]) -> list[Point]:
-    return [
-        (name, value, entry.time_ms, entry.progress.step)
-        for entry in entries
-        for name, value in fields.of_progress(entry.progress).items()
-    ]
-
-
 def _log(
     client: MlflowClient,
     run: Known,
-    params: Mapping[str, Any] = {},
-    points: Sequence[Point] = (),
+    params: Mapping[str, str] = {},
+    points: Sequence[fields.Point] = (),
     tags: Mapping[str, str] = {},
 ) -> None:
     """Write what is new, in as few calls as MLflow allows; tags last, since one counts what came before."""
     from mlflow.entities import Metric, Param, RunTag
 
     # A param that is there cannot be changed, so it is left alone.
-    new = [
-        Param(name, str(value)[:LONGEST_VALUE]) for name, value in params.items() if name not in run.params
-    ]
-    metrics = [Metric(*point) for point in points if math.isfinite(point[1])]
-    short = {name: value[:LONGEST_VALUE] for name, value in tags.items()}
-    changed = [RunTag(name, value) for name, value in short.items() if run.tags.get(name) != value]
+    new = [Param(name, value) for name, value in params.items() if name not in run.params]
+    metrics = [Metric(*point) for point in points]
+    changed = [RunTag(name, value) for name, value in tags.items() if run.tags.get(name, "") != value]
     calls = max(-(-len(new) // PARAMS_AT_ONCE), -(-len(metrics) // METRICS_AT_ONCE), bool(changed))
     for call in range(calls):
         client.log_batch(
@@ -272,4 +263,4 @@ def _log(
             tags=changed if call == calls - 1 else [],
         )
     run.params |= {*params}
-    run.tags |= short
+    run.tags |= tags

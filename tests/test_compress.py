@@ -66,7 +66,8 @@ def done(
 
 def test_it_writes_model_plan_and_measurement(done: Done) -> None:
     output = done.setup.output
-    assert {path.name for path in output.iterdir()} == {"model", "plan.json", "measurement.json"}
+    files = {"model", "plan.json", "measurement.json", "predictions.safetensors"}
+    assert {path.name for path in output.iterdir()} == files
     assert {"config.json", "model.safetensors", "modeling_cofi.py", "vocab.txt"} <= {
         path.name for path in (output / "model").iterdir()
     }

@@ -33,9 +33,10 @@ class Notebook:
         self.written.append((asked.trial_id, outcome))
         return True
 
-    def summary(self, files: dict[str, str], metrics: dict[str, float]) -> bool:
-        self.hook("summary")
-        self.written.append(("summary", files))
+    def study_run(self, files: Any = (), metrics: Any = None, *, left: bool = False) -> bool:
+        self.hook("study")
+        if metrics is not None:
+            self.written.append(("study", files))
         return True
 
 
@@ -82,9 +83,9 @@ def test_everything_is_told_in_order(notebook: Notebook, said: list[str]) -> Non
             box.started(ask(number))
             box.heard(f"s-{number}", progress(1))
             box.ended(f"s-{number}", DONE)
-        box.summarise({"front.json": "{}"}, {})
+        box.summarise([Path("front.json")], {})
     over = [name for name, what in notebook.written if what is not None]
-    assert over == ["s-0", "s-1", "s-2", "summary"]
+    assert over == ["s-0", "s-1", "s-2", "study"]
     assert said == []
     entries = history.read(notebook.output / "s" / "trials" / "s-0")
     assert [entry.progress.step for entry in entries] == [1]
@@ -202,8 +203,8 @@ def test_one_trial_that_mlflow_refuses_does_not_hold_up_others(notebook: Noteboo
         for number in range(3):
             box.started(ask(number))
             box.ended(f"s-{number}", DONE)
-        box.summarise({}, {})
-    assert [name for name, what in notebook.written if what is not None] == ["s-1", "s-2", "summary"]
+        box.summarise([], {})
+    assert [name for name, what in notebook.written if what is not None] == ["s-1", "s-2", "study"]
     assert "a strange param" in said[0]
     assert said[-1].startswith("MLflow lacks s-0; ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,14 +110,15 @@ def test_without_a_name_every_study_of_the_output(
 def test_the_front_is_written_too(output: Path, synced: Callable[..., tuple[int, str]]) -> None:
     uri = f"sqlite:///{output}/elsewhere.db"
     studied(output, "front", 1, uri=uri)
-    (output / "front" / "front.json").write_text('{"trials": [], "counts": {"fail": 1}}')
-    (output / "front" / "front.csv").write_text("trial\r\n")
+    study = {"name": "front", "counts": {"fail": 1}}
+    (output / "front" / "front.json").write_text(json.dumps({"fronts": [], "studies": [study]}))
+    (output / "front" / "report.html").write_text("<!doctype html>")
     assert synced("--name", "front")[0] == 0
     run = runs_of(uri, "front")["front (study)"]
     client = mlflow.MlflowClient(tracking_uri=uri)
-    assert {"num_finished": 1, "num_complete": 0}.items() <= run.data.metrics.items()
+    assert {"study/num_finished": 1, "study/num_complete": 0}.items() <= run.data.metrics.items()
     files = sorted(file.path for file in client.list_artifacts(run.info.run_id))
-    assert files == ["front.csv", "front.json"]
+    assert files == ["front.json", "report.html"]
 
 
 def test_a_torn_front_is_left_alone(output: Path, synced: Callable[..., tuple[int, str]]) -> None:

@@ -137,13 +137,17 @@ def test_written_again_from_the_beginning_adds_nothing(database: str, tmp_path: 
 def test_two_drivers_and_another_end(database: str, tmp_path: Path) -> None:
     lost = Outcome.failed("non_finite", "a loss is nan")
     first, second = (connect(database, tmp_path, "twice") for _ in range(2))
-    assert first.summary({"front.json": "{}"}, {"num_complete": 0})
+    file = tmp_path / "front.json"
+    file.write_text("{}")
+    assert first.study_run()
+    assert first.study_run([file], {"num_complete": 0})
     assert first.trial(ASKED)
     assert second.trial(ASKED, lost)
     assert first.trial(ASKED, lost)  # it could not know
     assert not first.trial(ASKED, lost)
-    assert not second.summary({"front.json": "{}"}, {"num_complete": 0})
-    assert second.summary({"front.json": "{ }"}, {"num_complete": 1})
+    assert not second.study_run([file], {"num_complete": 0})
+    file.write_text("{ }")
+    assert second.study_run([file], {"num_complete": 1})
     found = runs_of(database, "twice")
     runs = {run.info.run_name: run for run in found}
     assert set(runs) == {"s-0000", "twice (study)"}
@@ -244,7 +248,7 @@ def test_addresses(database: str, tmp_path: Path) -> None:
     tracking = connect(database, tmp_path, "addresses")
     assert tracking.comparison() is None
     tracking.trial(ASKED, MEASURED)
-    tracking.summary({}, {})
+    tracking.study_run()
     [run] = [run for run in runs_of(database, "addresses") if run.data.tags["cofi.kind"] == "trial"]
     address = tracking.comparison()
     assert address is not None

@@ -1,4 +1,4 @@
-"""Documents as `analysis` hands them to the page, made by hand."""
+"""Documents as `analysis` hands them to the page, and sources as it gets them, of searches that never ran."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
+
+from analysis.runs import Curves, Run
 
 Document = dict[str, Any]
 HOSTILE = (
@@ -273,7 +276,8 @@ def document(num_trials: int = 24, seed: int = 3, studies: int = 1, fronts: int 
             {
                 "task": "cola",
                 "model": "CoFi-CoLA-s60",
-                "score": 56.5,
+                "score": 0.604,
+                "sparsity": 0.604,
                 "metric": "matthews",
                 "speedup": 2.0,
                 "method": "CoFi",
@@ -281,7 +285,8 @@ def document(num_trials: int = 24, seed: int = 3, studies: int = 1, fronts: int 
             {
                 "task": "cola",
                 "model": "CoFi-CoLA-s95",
-                "score": 33.1,
+                "score": 0.389,
+                "sparsity": 0.951,
                 "metric": "matthews",
                 "speedup": 11.0,
                 "method": "CoFi",
@@ -376,3 +381,146 @@ def make_document() -> Callable[..., Document]:
 def payloads() -> tuple[str, ...]:
     """See `HOSTILE`."""
     return HOSTILE
+
+
+MakeSource = Callable[..., "Made"]
+ROWS = 400
+CONTRACT = {
+    "device": "cpu",
+    "device_name": "x86_64",
+    "num_threads": "2",
+    "scenario": "throughput",
+    "data": "d",
+}
+STUDY = {
+    "task": "cola",
+    "space": "cofi",
+    "model": "mini",
+    "metric": "accuracy",
+    "dev_split": "dev",
+    "reference_score": "0.5",
+    "min_score": "None",
+    "min_speedup": "None",
+    "trials": "8",
+    "output": "runs",
+    "command": "python -m cofi_tune.search --task cola",
+}
+
+
+class Made:
+    """An `analysis.runs.Source` in memory: more sparsity is faster and worse."""
+
+    def __init__(self, *names: str, seed: int = 0) -> None:
+        self.names = names or ("s",)
+        self.stream = np.random.Generator(np.random.PCG64(seed))
+        self.labels = self.stream.integers(0, 2, ROWS, dtype=np.uint8)
+        self.tags: dict[str, str] = dict(STUDY)
+        self.trials: list[Run] = []
+        self.files: dict[tuple[str, str], bytes] = {}
+        self.told: dict[str, Curves] = {}
+        self.has_own_run = True
+
+    def add(
+        self,
+        state: str = "complete",
+        *,
+        sparsity: float | None = None,
+        params: Mapping[str, Any] | None = None,
+        contract: Mapping[str, str] = CONTRACT,
+        predictions: bool = True,
+        study: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Run:
+        """One more trial."""
+        name = study or self.names[0]
+        trial = f"{name}-{len(self.trials):04d}"
+        cut = float(self.stream.uniform(0.4, 0.95)) if sparsity is None else sparsity
+        drawn = {"cofi/target_sparsity": cut, "learning_rate_ratio": float(self.stream.uniform(0.5, 2))}
+        drawn |= params or {}
+        settings = {"method": "cofi", "seed": 0, "log10_learning_rate_ratio": 0.0} | drawn
+        said = {"cofi.study": name, "cofi.study_id": f"uid {name}", "cofi.kind": "trial"}
+        said |= {"cofi.trial_id": trial, "cofi.state": state, "cofi.method": "cofi"}
+        said |= {"cofi.searched": json.dumps(sorted(drawn)), "cofi.reproduce": f"prune {trial}"}
+        said |= {f"cofi.{key}": value for key, value in self.tags.items()}
+        metrics: dict[str, float] = {"train_seconds": 9.5, "loss/layer": 0.1}
+        if state == "complete":
+            said |= {f"contract.{key}": value for key, value in contract.items()}
+            metrics |= self._measured(trial, cut, predictions)
+        run = Run(trial, trial, {k: str(v) for k, v in settings.items()}, metrics, said | dict(tags or {}))
+        self.trials.append(run)
+        steps = range(10, 110, 10)
+        self.told[trial] = {
+            "selection_score": [(step, 0.5 + step / 400) for step in steps],
+            "expected_sparsity": [(step, min(cut, step / 50)) for step in steps],
+            "target_sparsity": [(step, min(cut, step / 40)) for step in steps],
+            "loss/layer": [(step, 1 / step) for step in steps],
+        }
+        return run
+
+    def _measured(self, trial: str, sparsity: float, predictions: bool) -> dict[str, float]:
+        right = self.stream.random(ROWS) < 0.95 - 0.4 * sparsity**4
+        dense = np.where(self.stream.random(ROWS) < 0.92, self.labels, 1 - self.labels)
+        predicted = np.where(right, self.labels, 1 - self.labels)
+        rows = {"labels": self.labels, "predicted": predicted, "dense": dense}
+        if predictions:
+            said = {f"dev/{name}": np.ascontiguousarray(row.astype(np.uint8)) for name, row in rows.items()}
+            self.files[trial, "predictions.safetensors"] = save(said)
+        layers = [{"heads": [0, 1], "ffn": [*range(int(100 * (1 - sparsity)))]}, {"heads": [], "ffn": [3]}]
+        plan = {"hidden": [*range(50)], "hidden_size": 64, "num_heads": 4, "num_ffn": 100, "layers": layers}
+        self.files[trial, "plan.json"] = json.dumps(plan).encode()
+        speedup = 1 / (1.05 - sparsity)
+        measured = {
+            "score": float(right.mean()),
+            "score/accuracy": float(right.mean()),
+            "teacher/accuracy": 0.92,
+            "dense/num_parameters": 1000.0,
+            "dense/macs": 5000.0,
+            "speedup": speedup,
+            "sparsity": sparsity,
+            "model_sparsity": sparsity / 2,
+            "num_parameters": float(int(1000 * (1 - sparsity / 2))),
+            "macs": float(int(5000 * (1 - sparsity))),
+            "seconds": 10.0,
+        }
+        for scenario, factor in (("throughput", 1.0), ("latency", 0.8)):
+            fast = factor * speedup
+            timing = {"speedup": fast, "speedup_low": 0.95 * fast, "speedup_high": 1.05 * fast}
+            timing |= {"latency_ms": 4 / fast, "dense_ms": 4.0, "num_pairs": 50.0}
+            measured |= {f"{scenario}/{key}": value for key, value in timing.items()}
+        return measured
+
+    def runs(self) -> list[Run]:
+        """See `analysis.runs.Source`."""
+        own = [
+            Run(
+                "",
+                f"{name} (study)",
+                {},
+                {},
+                {"cofi.study": name, "cofi.kind": "study", **{f"cofi.{k}": v for k, v in self.tags.items()}},
+            )
+            for name in self.names
+            if self.has_own_run
+        ]
+        return [*own, *self.trials]
+
+    def curves(self, runs: Sequence[Run]) -> dict[str, Curves]:
+        """See `analysis.runs.Source`."""
+        return {run.run_id: self.told[run.run_id] for run in runs}
+
+    def artifact(self, run: Run, name: str) -> bytes | None:
+        """See `analysis.runs.Source`."""
+        return self.files.get((run.run_id, name))
+
+
+@pytest.fixture
+def make_source() -> MakeSource:
+    """An empty source, or one with so many complete trials."""
+
+    def make(complete: int = 0, *names: str, seed: int = 0) -> Made:
+        made = Made(*names, seed=seed)
+        for _ in range(complete):
+            made.add()
+        return made
+
+    return make

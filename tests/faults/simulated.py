@@ -15,15 +15,18 @@ from typing import Any
 
 import mlflow
 
+from analysis.report import files, write
 from cofi_tune import optuna_study, summary
 from cofi_tune.budget import Budget
 from cofi_tune.messages import KEY, Message, Outcome, encode
+from cofi_tune.on_disk import OnDisk
 from cofi_tune.outbox import Outbox, default_storage, sync_command
 from cofi_tune.proposals import Proposals
 from cofi_tune.records import Latency, Measurement, Progress
 from cofi_tune.tracking import Tracking
 
 STEPS = 12
+TAGS = {"cofi.task": "simulated", "cofi.metric": "matthews", "cofi.scenario": "throughput"}
 STATUS = ("FINISHED", "FINISHED", "FINISHED", "FAILED")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 """Of a command that finds the package."""
@@ -54,9 +57,9 @@ def measure(sparsity: float) -> Outcome:
     )
 
 
-def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any], str]:
     """The job is the sparsity; the settings are some."""
-    return proposal["sparsity"], {"method": "cofi", "batch_size": 32, **proposal}
+    return proposal["sparsity"], {"method": "cofi", "batch_size": 32, **proposal}, ""
 
 
 def search(
@@ -81,8 +84,8 @@ def search(
     storage = default_storage(output)
     study = optuna_study.open_study(storage, name, {"task": "simulated"})
     unfinished, done = optuna_study.settle(study), optuna_study.finished(study)
-    study.set_user_attr("tracking", {"uri": uri, "password": False, "tags": {"cofi.task": "simulated"}})
-    tracking = Tracking(uri, name, study.user_attrs["uid"], {"cofi.task": "simulated"}, output)
+    study.set_user_attr("tracking", {"uri": uri, "password": False, "tags": TAGS})
+    tracking = Tracking(uri, name, study.user_attrs["uid"], TAGS, output)
     with Outbox(tracking, say, sync_command(output, name, storage, uri), pause_seconds=0.2) as box:
         box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
         proposals = Proposals(
@@ -104,12 +107,9 @@ def search(
             outcome = Outcome.failed("non_finite", "nan") if number % 4 == 3 else measure(config["job"])
             text = encode(Message(outcome))
             proposals.on_trial_complete(str(number), {KEY: text})
-        ends = [(one.asked.trial_id, one.outcome) for one in optuna_study.finished(study)]
-        document = summary.of(ends, study=name, task="t", metric="matthews", scenario="throughput")
-        texts = summary.files(document)
-        for file, text in texts.items():
-            (output / name / file).write_text(text, encoding="utf-8")
-        box.summarise(texts, summary.metrics(document))
+        source = OnDisk(study, tracking.common, output / name)
+        document, made = files(source, str(output), with_pages=False)
+        box.summarise(write(made, output / name), summary.metrics(summary.of(document)))
 
 
 def client_of(uri: str) -> mlflow.MlflowClient:

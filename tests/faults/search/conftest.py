@@ -103,7 +103,8 @@ class Search:
         return [(one["step"], one["losses"], one["selection_score"]) for one in raw]
 
     def front(self) -> list[tuple[str, bool, float, float]]:
-        rows = json.loads((self.output / "s" / "front.json").read_text())["trials"]
+        [front] = json.loads((self.output / "s" / "front.json").read_text())["fronts"]
+        rows = front["trials"]
         return sorted((row["trial"], row["on_front"], row["score"], row["speedup"]) for row in rows)
 
     def check(self) -> None:

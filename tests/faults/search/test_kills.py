@@ -80,9 +80,11 @@ POINTS = [
     ("cofi_tune.optuna_study:tell", "after"),
     ("cofi_tune.tidy:Tidy.ended", "after"),
     ("cofi_tune.study:_sum_up", "before"),
-    ("cofi_tune.summary:files", "after"),
+    ("analysis.report:files", "after"),
+    ("analysis.report:write", "after"),
     ("cofi_tune.checkpoint:_write", "after"),
     ("cofi_tune.checkpoint:save", "after"),
+    ("cofi_tune.predictions:save", "after"),
     ("cofi_tune.compress:save", "before"),
     ("cofi_tune.compress:save", "after"),
 ]

@@ -181,7 +181,7 @@ def test_disk_that_fills_up_ends_in_words_and_the_search_goes_on_with_room(searc
     assert "Traceback (most" not in text, text
     assert "AGAIN 0" in text
     front = json.loads((search.output.with_name("back") / "s" / "front.json").read_text())
-    assert len(front["trials"]) == 2
+    assert len(front["fronts"][0]["trials"]) == 2
 
 
 def test_disk_that_is_too_small_is_refused_with_the_figures(search: Any) -> None:

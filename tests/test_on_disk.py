@@ -1,0 +1,72 @@
+"""What a search says at its end, from its own files, is what MLflow says afterwards: byte for byte."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from analysis import report, tracked
+from cofi_tune.messages import Outcome
+
+
+def ends(stand_in: Any) -> Any:
+    """Every third trial fails, every fourth is stopped early."""
+    numbers = itertools.count()
+
+    def evaluate(job: Any) -> Outcome:
+        number = next(numbers)
+        if number % 3 == 2:
+            return Outcome.failed("non_finite", "a <b>loss</b> is nan\u2028| `x`")
+        if number % 4 == 3:
+            return Outcome("pruned", "overshoot", "too sparse for long")
+        measured: Outcome = stand_in.measure(job)
+        return measured
+
+    return evaluate
+
+
+@pytest.fixture(scope="module")
+def searched(stand_in: Any) -> dict[str, Any]:
+    """A search in two commands, the second of which goes on with the first."""
+    evaluate = ends(stand_in)
+    stand_in.run("twice", evaluate, trials=5, report=True, command="python -m cofi_tune.search --trials 5")
+    changes = {"trials": 14, "report": True, "command": "python -m cofi_tune.search --trials 14"}
+    found: dict[str, Any] = stand_in.run("twice", evaluate, **changes)
+    return found
+
+
+def test_both_make_the_same_report(searched: dict[str, Any], stand_in: Any) -> None:
+    directory = stand_in.directory / "twice"
+    source = tracked.connect(f"sqlite:///{stand_in.directory}/mlflow.db")
+    source.chosen = tracked.choose(source.studies(), ["twice"], None)
+    document, made = report.files(source, str(stand_in.directory))
+    assert {"report.html", "report.md", "front.json", "front.svg", "trials.parquet"} <= set(made)
+    assert [name for name, content in made.items() if (directory / name).read_bytes() != content] == []
+    assert document["studies"][0]["command"].endswith("--trials 14")
+    assert document["studies"][0]["counts"] == searched["counts"]
+    assert sum(end["count"] for end in document["studies"][0]["ends"]) >= 6
+
+
+def test_the_report_is_in_mlflow_too(searched: dict[str, Any], stand_in: Any) -> None:
+    source = tracked.connect(f"sqlite:///{stand_in.directory}/mlflow.db")
+    source.chosen = tracked.choose(source.studies(), ["twice"], None)
+    [own] = [run for run in source.runs() if run.tags["cofi.kind"] == "study"]
+    page = source.artifact(own, "report.html")
+    assert page == (stand_in.directory / "twice" / "report.html").read_bytes()
+    front = json.loads(source.artifact(own, "front.json") or b"")
+    assert front["fronts"][0]["trials"] == report.rounded(searched["trials"])
+
+
+def test_a_front_starts_from_the_best_constant_answer(searched: dict[str, Any]) -> None:
+    assert searched["reference"] == {"score": 0.0, "speedup": 1.0}
+    assert searched["hypervolume"] > 0
+
+
+def test_no_report_when_none_is_wanted(stand_in: Any) -> None:
+    stand_in.run("plain", trials=2, report=False)
+    names = {path.name for path in (stand_in.directory / "plain").iterdir()}
+    assert {"front.json", "front.csv", "front.svg", "trials.parquet"} <= names
+    assert not {"report.html", "report.md"} & names
