@@ -160,23 +160,36 @@ def encoder_parameters_of(model: CofiForSequenceClassification) -> int:
 
 def contract(data: EncodedTask, setup: Setup) -> dict[str, Any]:
     """What a measurement is comparable under."""
-    device = torch.device(setup.device)
-    name = (
+    return {
+        **made_on(setup.device),
+        "task": data.task.name,
+        "data": data.content_hash,
+        "teacher": setup.teacher.name,
+        "selection": setup.selection,
+        "scenario": setup.scenario,
+        "throughput_rows": latency.THROUGHPUT_ROWS,
+        "timed": "search",
+    }
+
+
+def made_on(name: str) -> dict[str, Any]:
+    """The machine's part of a contract, as it is now.
+
+    Args:
+        name: of the device that models are timed on.
+    """
+    device = torch.device(name)
+    device_name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else platform.processor() or platform.machine()
     )
     return {
         "device": device.type,
-        "device_name": name,
+        "device_name": device_name,
         "dtype": "float32",
         "num_threads": None if device.type == "cuda" else torch.get_num_threads(),
         "torch": torch.__version__,
-        "task": data.task.name,
-        "data": data.content_hash,
-        "teacher": setup.teacher.name,
-        "selection": setup.selection,
-        "scenario": setup.scenario,
     }
 
 

@@ -14,14 +14,16 @@ from importlib.metadata import version
 from typing import Any
 
 import cofi_tune
+from analysis.contracts import as_text
 from cofi_tune.history import Entry
 from cofi_tune.messages import INTERRUPTED, Asked, Outcome
 from cofi_tune.records import Latency, Measurement, Progress
+from cofi_tune.timings import Timing
 
 TIMED = ("speedup", "speedup_low", "speedup_high", "latency_ms", "dense_ms", "num_pairs")
 """Of a `Latency`, as metrics."""
-CONTRACT = "contract."
-"""Before the names of a measurement's contract, as tags."""
+CONTRACT, TIMING = "contract.", "timing."
+"""Tags: before the names of a measurement's contract; before the id of a contract of later timings."""
 LONGEST_PARAM, LONGEST_TAG = 500, 5000
 """Characters; MLflow takes no more of a param before 2.8, and of a tag."""
 Point = tuple[str, float, int, int]
@@ -49,7 +51,12 @@ class Fields:
 
 
 def of_trial(
-    asked: Asked, outcome: Outcome | None, entries: Sequence[Entry], skip: int = 0, start_ms: int = 0
+    asked: Asked,
+    outcome: Outcome | None,
+    entries: Sequence[Entry],
+    skip: int = 0,
+    start_ms: int = 0,
+    timed: Sequence[Timing] = (),
 ) -> Fields:
     """What is known of a trial.
 
@@ -59,6 +66,7 @@ def of_trial(
         entries: its history.
         skip: how many entries to leave out, since they are written.
         start_ms: when it started, for a measurement without a history.
+        timed: what was timed after the search.
     """
     tags = {
         "cofi.kind": "trial",
@@ -77,6 +85,11 @@ def of_trial(
         heard_ms = entries[-1].time_ms if entries else start_ms
         final = of_measurement(outcome.measurement)
         points += [(name, value, heard_ms, 0) for name, value in final.items() if math.isfinite(value)]
+        points += [point for timing in timed for point in of_timing(timing)]
+        tags |= {
+            f"{TIMING}{timing.contract_id}": json.dumps(as_text(timing.contract), sort_keys=True)
+            for timing in timed
+        }
     params = {name: str(value)[:LONGEST_PARAM] for name, value in of_asked(asked).items()}
     return Fields(
         params,
@@ -133,6 +146,12 @@ def of_latencies(latencies: Iterable[Latency], prefix: str = "") -> dict[str, fl
         for timing in latencies
         for name in TIMED
     }
+
+
+def of_timing(timing: Timing) -> list[Point]:
+    """Metrics of later timings, behind their contract's id; the same points whenever they are written."""
+    values = of_latencies(timing.latencies, f"{timing.contract_id}/")
+    return [(name, value, timing.time_ms, 0) for name, value in values.items()]
 
 
 def of_outcome(outcome: Outcome) -> dict[str, str]:

@@ -32,6 +32,7 @@ def measure(
     split: EncodedSplit,
     scenarios: Iterable[str],
     seconds: float = 3.0,
+    throughput_rows: int = THROUGHPUT_ROWS,
 ) -> tuple[Latency, ...]:
     """Time `model` against `dense` in each scenario.
 
@@ -41,8 +42,9 @@ def measure(
         split: rows whose real lengths are timed.
         scenarios: names from `records.SCENARIOS`.
         seconds: about how long each scenario may take (at least `MIN_PAIRS` pairs are run).
+        throughput_rows: of a batch of the scenario "throughput"; all rows if there are fewer.
     """
-    return tuple(_scenario(name, model, dense, split, seconds) for name in scenarios)
+    return tuple(_scenario(name, model, dense, split, seconds, throughput_rows) for name in scenarios)
 
 
 def _scenario(
@@ -51,8 +53,9 @@ def _scenario(
     dense: CofiForSequenceClassification,
     split: EncodedSplit,
     seconds: float,
+    throughput_rows: int,
 ) -> Latency:
-    batches = [*_batches(name, split, model.device)]
+    batches = _batches(name, split, model.device, throughput_rows)
     rows = batches[0].num_rows
     runs = [(_run(dense, batch), _run(model, batch)) for batch in batches]
     times = paired_times(runs, model.device, seconds)
@@ -115,7 +118,9 @@ def _run(model: CofiForSequenceClassification, batch: Batch) -> Run:
     return run
 
 
-def _batches(name: str, split: EncodedSplit, device: torch.device) -> list[Batch]:
+def _batches(
+    name: str, split: EncodedSplit, device: torch.device, throughput_rows: int = THROUGHPUT_ROWS
+) -> list[Batch]:
     """The batches of a scenario: a fixed sample of real rows."""
     order = np.random.Generator(np.random.PCG64(SAMPLE_SEED)).permutation(len(split.labels))
     match name:
@@ -124,8 +129,8 @@ def _batches(name: str, split: EncodedSplit, device: torch.device) -> list[Batch
             spread = by_length[np.linspace(0, len(by_length) - 1, 25).astype(int)]
             return [collate(split, spread[i : i + 1], device) for i in range(len(spread))]
         case "throughput":
-            starts = range(0, max(1, len(order) - THROUGHPUT_ROWS + 1), THROUGHPUT_ROWS)
-            return [collate(split, order[s : s + THROUGHPUT_ROWS], device) for s in [*starts][:16]]
+            starts = range(0, max(1, len(order) - throughput_rows + 1), throughput_rows)
+            return [collate(split, order[s : s + throughput_rows], device) for s in [*starts][:16]]
         case "reference":
             return [_padded(collate(split, order[:REFERENCE_ROWS], device), REFERENCE_LENGTH)]
     raise ValueError(f"unknown scenario {name!r}: throughput, latency or reference")

@@ -37,13 +37,19 @@ def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterato
 
 
 @contextlib.contextmanager
-def only_driver(directory: Path, name: str, note: Callable[[str], None]) -> Iterator[None]:
+def only_driver(
+    directory: Path,
+    name: str,
+    note: Callable[[str], None],
+    remedy: str = "wait for it, end it, or give this one another --name",
+) -> Iterator[None]:
     """One driver at a time: two would offer the same trials.
 
     Args:
         directory: of the study.
         name: of the study.
         note: told when the lock of a driver that died is taken over.
+        remedy: what to do about another driver.
 
     Raises:
         ValueError: another driver works on the study.
@@ -53,8 +59,7 @@ def only_driver(directory: Path, name: str, note: Callable[[str], None]) -> Iter
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"a search named {name} is running already ({_described(_holder(file))}); "
-                "wait for it, end it, or give this one another --name"
+                f"a search or timing named {name} is running already ({_described(_holder(file))}); {remedy}"
             ) from None
         left = _holder(file)
         if left:

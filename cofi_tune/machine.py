@@ -40,6 +40,24 @@ def this_machine() -> Machine:
     return Machine(cpus, _num_gpus() if _torch_has_cuda() else 0)
 
 
+def check_device(device: str) -> None:
+    """Refuse a `--device` that is none, or that this machine has not.
+
+    Raises:
+        ValueError: says which there are.
+    """
+    if device == "cpu":
+        return
+    wanted = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", device)
+    if wanted is None:
+        raise ValueError(f"--device {device}: give cpu, cuda or cuda:N")
+    gpus = this_machine().gpus
+    if not gpus:
+        raise ValueError(f"--device {device}: this machine has no GPU that torch can use; leave it out")
+    if int(wanted[1] or 0) >= gpus:
+        raise ValueError(f"--device {device}: the last GPU of this machine is cuda:{gpus - 1}")
+
+
 def share(
     machine: Machine,
     *,

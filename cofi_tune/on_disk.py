@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 
 from analysis.runs import Curves, Run
-from cofi_tune import fields, history, optuna_study
+from cofi_tune import fields, history, optuna_study, timings
 from cofi_tune.messages import Asked, Outcome
 
 
@@ -42,7 +42,8 @@ class OnDisk:
         ]
 
     def _run(self, asked: Asked, outcome: Outcome | None, common: Mapping[str, str]) -> Run:
-        known = fields.of_trial(asked, outcome, history.read(self._place(asked.trial_id)))
+        place = self._place(asked.trial_id)
+        known = fields.of_trial(asked, outcome, history.read(place), timed=timings.read(place))
         metrics = {name: value for name, value, _, _ in known.points}
         tags = {**common, **known.tags, "cofi.trial_id": asked.trial_id}
         return Run(asked.trial_id, asked.trial_id, known.params, metrics, tags)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -205,10 +204,7 @@ def _check(args: argparse.Namespace, model: str) -> None:
     if args.teacher is not None and not (Path(args.teacher) / "config.json").is_file():
         raise ValueError(f"--teacher {args.teacher}: no model directory (no config.json in it)")
     check_model(model)
-    if args.device != "cpu" and not re.fullmatch(r"cuda(:[0-9]+)?", args.device):
-        raise ValueError(f"--device {args.device}: give cpu, cuda or cuda:N")
-    if args.device != "cpu" and not machine.this_machine().gpus:
-        raise ValueError(f"--device {args.device}: this machine has no GPU that torch can use; leave it out")
+    machine.check_device(args.device)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

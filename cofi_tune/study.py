@@ -17,7 +17,6 @@ import optuna
 import torch
 
 import search_spaces
-from analysis import report
 from cofi_tune import (
     commands,
     connection,
@@ -40,7 +39,6 @@ from cofi_tune.data.task import Task
 from cofi_tune.interruption import Interruption, signals
 from cofi_tune.lock import only_driver, refuse_elsewhere
 from cofi_tune.machine import this_machine
-from cofi_tune.on_disk import OnDisk
 from cofi_tune.outbox import Outbox
 from cofi_tune.passwords import without_password
 from cofi_tune.progress import Lines
@@ -269,10 +267,7 @@ def _outbox(config: StudyConfig, study: optuna.Study, data: EncodedTask, watch: 
 
 def _sum_up(config: StudyConfig, study: optuna.Study, watch: Lines, box: Outbox) -> dict[str, Any]:
     """Write front and report, bring MLflow up to date, and return what was found."""
-    source = OnDisk(study, box.tracking.common, config.directory)
-    document, made = report.files(source, str(config.output), with_pages=config.report)
-    paths = report.write(made, config.directory)
-    found = summary.of(document)
+    found, paths = summary.write(study, box.tracking.common, config.output, with_pages=config.report)
     box.summarise(paths, summary.metrics(found))
     box.close()
     tracking = box.tracking

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis import report
 from cofi_tune.messages import DUPLICATE
+from cofi_tune.on_disk import OnDisk
 
 NO_FRONT: dict[str, Any] = {
     "task": "",
@@ -24,6 +27,28 @@ NO_FRONT: dict[str, Any] = {
 }
 REPEATED = f"pruned ({DUPLICATE})"
 """Of `counts`: trials that were proposed, but not run again."""
+
+
+def write(
+    study: optuna.Study, tags: Mapping[str, str], output: Path, *, with_pages: bool = True
+) -> tuple[dict[str, Any], list[Path]]:
+    """Write front and report of a study, as its database and its files have it.
+
+    Args:
+        study: which.
+        tags: what all its runs have in common.
+        output: of its search, as the user calls it.
+        with_pages: write `report.html` and `report.md` too.
+
+    Returns:
+        What `of` says of it, and the files.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    directory = output / study.study_name
+    document, made = report.files(OnDisk(study, tags, directory), str(output), with_pages=with_pages)
+    return of(document), report.write(made, directory)
 
 
 def of(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from cofi_tune import connection, fields, history
+from cofi_tune import connection, fields, history, timings
 from cofi_tune.lock import exclusive
 from cofi_tune.messages import UNFINISHED, Asked, Outcome
 from cofi_tune.passwords import without_password
+from cofi_tune.timings import Timing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
 WHOLE, REPORTS = "cofi.whole", "cofi.reports"
-"""Tags: the end of a trial of which nothing is missing; how many lines of its history are written."""
+"""Tags: the end of a trial of which nothing is missing, later timings included; how many lines of its history
+are written."""
 ARTIFACTS = ("plan.json", "measurement.json", "predictions.safetensors", "error.txt")
 TRAINING_PAGES = "workflowType=machine_learning"
 """Of an address: MLflow shows the pages for language models unless asked for those with runs."""
@@ -151,9 +153,10 @@ class Tracking:
         self, client: MlflowClient, asked: Asked, outcome: Outcome | None, ended_ms: int | None
     ) -> bool:
         run = self._found(client, asked.trial_id)
-        if run is not None and outcome is not None and run.tags.get(WHOLE) == _end_of(outcome):
-            return False
         directory = self.output / self.study / "trials" / asked.trial_id
+        timed = timings.read(directory) if outcome is not None else []
+        if run is not None and outcome is not None and run.tags.get(WHOLE) == _end_of(outcome, timed):
+            return False
         entries = history.read(directory)
         written = 0 if run is None else int(run.tags.get(REPORTS, "0"))
         if run is None:
@@ -162,7 +165,7 @@ class Tracking:
         elif outcome is None and run.status != "RUNNING":
             client.update_run(run.run_id, status="RUNNING")
             run.status = "RUNNING"
-        known = fields.of_trial(asked, outcome, entries, written, run.start_ms)
+        known = fields.of_trial(asked, outcome, entries, written, run.start_ms, timed)
         reports = {REPORTS: str(max(written, len(entries)))}
         _log(client, run, known.params, known.points, known.tags | reports)
         if outcome is not None:
@@ -173,7 +176,7 @@ class Tracking:
             run.status = "KILLED" if left else RUN_STATUS[outcome.state]
             client.set_terminated(run.run_id, run.status, ended_ms)
             if not left:
-                _log(client, run, tags={WHOLE: _end_of(outcome)})
+                _log(client, run, tags={WHOLE: _end_of(outcome, timed)})
         return True
 
     def _study_run(
@@ -236,8 +239,11 @@ class Tracking:
         return self.runs[trial_id]
 
 
-def _end_of(outcome: Outcome) -> str:
-    return f"{outcome.state} {outcome.reason or ''}".strip()
+def _end_of(outcome: Outcome, timed: Sequence[Timing]) -> str:
+    """Says of a finished trial what is written: another word once it was timed again."""
+    text = " ".join(f"{timing.contract_id} {timing.time_ms}" for timing in timed)
+    digest = f"timed {hashlib.sha256(text.encode()).hexdigest()[:16]}" if timed else ""
+    return " ".join(filter(None, (outcome.state, outcome.reason, digest)))
 
 
 def _log(

@@ -130,6 +130,7 @@ def test_the_contract_says_what_it_was_measured_under(done: Done, toy_on_disk: E
     assert contract["data"] == toy_on_disk.content_hash
     assert (contract["task"], contract["teacher"], contract["selection"]) == ("toy", "teacher", "train")
     assert contract["scenario"] == "throughput"
+    assert (contract["throughput_rows"], contract["timed"]) == (32, "search")
     json.dumps(dict(contract))
 
 

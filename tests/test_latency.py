@@ -128,6 +128,16 @@ def test_throughput_runs_packed_batches_of_real_rows(make_task: MakeTask) -> Non
     assert np.mean([np.ptp(lengths(b)) for b in batches]) > 12
 
 
+@pytest.mark.parametrize(("rows", "batches"), [(8, 16), (40, 2), (80, 1), (100, 1)])
+def test_a_throughput_batch_has_as_many_rows_as_asked_for(toy: EncodedTask, rows: int, batches: int) -> None:
+    split = toy.splits["dev"]
+    found = latency._batches("throughput", split, CPU, rows)
+    assert [b.num_rows for b in found] == [min(rows, len(split))] * min(batches, len(split) // rows or 1)
+    mine = Sleeper(0)
+    (timed,) = latency.measure(mine, mine, split, ["throughput"], 0.0, throughput_rows=rows)  # type: ignore[arg-type]
+    assert timed.batch_size == min(rows, len(split))
+
+
 def test_every_model_is_timed_on_the_same_rows(toy: EncodedTask) -> None:
     for name in ("latency", "throughput", "reference"):
         first, again = (latency._batches(name, toy.splits["dev"], CPU) for _ in range(2))

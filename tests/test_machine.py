@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cofi_tune.machine import Machine, Share, share, this_machine
+from cofi_tune.machine import Machine, Share, check_device, share, this_machine
 
 OPEN = {"workers_per_trial": None, "cpus_per_worker": None, "gpus_per_worker": None, "concurrency": None}
 
@@ -47,3 +47,26 @@ def test_a_cluster_is_not_this_machine() -> None:
 
 def test_this_machine_has_a_cpu() -> None:
     assert this_machine().cpus >= 1
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "words"),
+    [
+        ("gpu", 1, "give cpu, cuda or cuda:N"),
+        ("cuda:x", 1, "give cpu, cuda or cuda:N"),
+        ("cuda", 0, "has no GPU that torch can use; leave it out"),
+        ("cuda:2", 2, "the last GPU of this machine is cuda:1"),
+    ],
+)
+def test_a_device_that_is_not_there(
+    device: str, gpus: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cofi_tune.machine.this_machine", lambda: Machine(2, gpus))
+    with pytest.raises(ValueError, match=f"^--device {device}: .*{words}$"):
+        check_device(device)
+
+
+def test_a_device_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cofi_tune.machine.this_machine", lambda: Machine(2, 2))
+    for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        check_device(device)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from cofi_tune import connection
+from analysis import contracts
+from cofi_tune import connection, timings
 from cofi_tune.history import History
 from cofi_tune.messages import INTERRUPTED, Asked, Outcome
 from cofi_tune.records import Latency, Measurement, Progress
@@ -132,6 +134,27 @@ def test_written_again_from_the_beginning_adds_nothing(database: str, tmp_path: 
     assert len(curve(database, again, "score")) == 1
     assert again.data.metrics == run.data.metrics
     assert not connect(database, tmp_path, "again").trial(ASKED, MEASURED)
+
+
+def test_later_timings_are_written_to_a_run_that_is_over(database: str, tmp_path: Path) -> None:
+    contract = {"device": "cpu", "num_threads": 1, "timed": "again"}
+    directory = tmp_path / "timed" / "trials" / "s-0000"
+    assert connect(database, tmp_path, "timed").trial(ASKED, MEASURED, 99_000)
+    [before] = runs_of(database, "timed")
+    for speedup in (3.0, 2.5):
+        timing = timings.save(
+            directory, contract, (Latency("latency", 1.0, 0.3, speedup, 2.0, 4.0, 9, 1, 25),)
+        )
+        assert connect(database, tmp_path, "timed").trial(ASKED, MEASURED, 99_000)
+        assert not connect(database, tmp_path, "timed").trial(ASKED, MEASURED, 99_000)
+        [run] = runs_of(database, "timed")
+        assert before.data.metrics.items() <= run.data.metrics.items()
+        name = f"{timing.contract_id}/latency/speedup"
+        assert run.data.metrics[name] == speedup
+        assert curve(database, run, name)[-1] == (0, timing.time_ms, speedup)
+        kept = json.loads(run.data.tags[f"timing.{timing.contract_id}"])
+        assert contracts.contract_id(kept) == timing.contract_id
+        assert run.info.end_time == before.info.end_time
 
 
 def test_two_drivers_and_another_end(database: str, tmp_path: Path) -> None:
