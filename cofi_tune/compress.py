@@ -167,6 +167,7 @@ def contract(data: EncodedTask, setup: Setup) -> dict[str, Any]:
         "teacher": setup.teacher.name,
         "selection": setup.selection,
         "scenario": setup.scenario,
+        "mean_tokens": round(float(data.splits[data.task.dev_splits[0]].lengths.mean()), 1),
         "throughput_rows": latency.THROUGHPUT_ROWS,
         "timed": "search",
     }
@@ -179,11 +180,7 @@ def made_on(name: str) -> dict[str, Any]:
         name: of the device that models are timed on.
     """
     device = torch.device(name)
-    device_name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "device": device.type,
         "device_name": device_name,
@@ -191,6 +188,16 @@ def made_on(name: str) -> dict[str, Any]:
         "num_threads": None if device.type == "cuda" else torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def _cpu_name() -> str:
+    """The processor's model, where the system tells; else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def save(
