@@ -128,7 +128,8 @@ def _command(args: argparse.Namespace) -> int:
         raise ValueError(
             f"--output {output}: no mlflow.db in it; give the search's --output, or --tracking-uri"
         )
-    source = tracked.connect(args.tracking_uri or f"sqlite:///{output.absolute() / 'mlflow.db'}")
+    local = f"sqlite:///{output.absolute() / 'mlflow.db'}"
+    source = tracked.connect(args.tracking_uri or local, None if args.tracking_uri else output)
     source.chosen = tracked.choose(source.studies(), args.study or [], args.task)
     names = [study.name for study in source.chosen]
     document, made = files(source, args.output if args.tracking_uri is None else None)

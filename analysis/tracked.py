@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from analysis.runs import Curves, Run
+from analysis.runs import Curves, Run, trial_of
 from cofi_tune.database import sqlite_file
 from cofi_tune.passwords import without_password
 
@@ -38,13 +38,17 @@ class Known:
 class Database:
     """A database of MLflow's. Tables: experiments, runs, params, tags, latest_metrics, metrics."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, output: Path | None = None) -> None:
         """Open it.
+
+        Args:
+            uri: of the database.
+            output: of the searches, where their files are too: MLflow knows only where they were written.
 
         Raises:
             ValueError: there is none at this place, or it is none of MLflow's.
         """
-        self.uri = uri
+        self.uri, self.output = uri, output
         path = sqlite_file(uri)
         if path is not None and not path.is_file():
             raise ValueError(f"{without_password(uri)}: no such file; has a search been made here?")
@@ -107,6 +111,10 @@ class Database:
         if parts.scheme not in ("", "file"):
             return _downloaded(self._client(), run, name)
         path = Path(unquote(parts.path)) / name
+        if not path.is_file() and self.output is not None:
+            path = (
+                self.output / _plain(run.tags.get("cofi.study", "")) / "trials" / _plain(trial_of(run)) / name
+            )
         return path.read_bytes() if path.is_file() else None
 
     def _client(self) -> MlflowClient:
@@ -222,16 +230,17 @@ class Server:
             raise ValueError(f"MLflow cannot be read ({line}); is --tracking-uri right?") from error
 
 
-def connect(uri: str) -> Database | Server:
+def connect(uri: str, output: Path | None = None) -> Database | Server:
     """The source of a tracking URI; choose studies before anything is read.
 
     Args:
         uri: of a database (`sqlite:///...`, `postgresql://...`) or a server (`http://...`).
+        output: of the searches, if it is at hand.
 
     Raises:
         ValueError: it cannot be used.
     """
-    return Server(uri) if uri.startswith(("http://", "https://")) else Database(uri)
+    return Server(uri) if uri.startswith(("http://", "https://")) else Database(uri, output)
 
 
 def choose(known: Sequence[Known], names: Sequence[str], task: str | None) -> list[Known]:
@@ -279,6 +288,11 @@ def _downloaded(client: MlflowClient, run: Run, name: str) -> bytes | None:
         return None
     with tempfile.TemporaryDirectory() as directory:
         return Path(client.download_artifacts(run.run_id, name, directory)).read_bytes()
+
+
+def _plain(name: str) -> str:
+    """A name that is no way out of a directory."""
+    return Path(name.replace("\0", "")).name or "-"
 
 
 def _line(error: BaseException) -> str:

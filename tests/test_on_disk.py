@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +50,20 @@ def test_both_make_the_same_report(searched: dict[str, Any], stand_in: Any) -> N
     assert document["studies"][0]["command"].endswith("--trials 14")
     assert document["studies"][0]["counts"] == searched["counts"]
     assert sum(end["count"] for end in document["studies"][0]["ends"]) >= 6
+
+
+def test_an_output_that_was_moved_makes_it_too(
+    searched: dict[str, Any], stand_in: Any, tmp_path: Path
+) -> None:
+    there = tmp_path / "runs"
+    shutil.copytree(stand_in.directory, there, ignore=shutil.ignore_patterns("mlartifacts"))
+    for trial in (there / "twice" / "trials").iterdir():
+        (trial / "plan.json").write_text("{}")
+    source = tracked.connect(f"sqlite:///{there}/mlflow.db", there)
+    source.chosen = tracked.choose(source.studies(), ["twice"], None)
+    trials = [run for run in source.runs() if run.tags["cofi.kind"] == "trial"]
+    assert {source.artifact(run, "plan.json") for run in trials} == {b"{}"}
+    assert {source.artifact(run, "nothing.json") for run in trials} == {None}
 
 
 def test_the_report_is_in_mlflow_too(searched: dict[str, Any], stand_in: Any) -> None:
