@@ -109,7 +109,10 @@ class Outbox:
 
     def summarise(self, files: Sequence[Path], metrics: Mapping[str, float]) -> None:
         """The study's own run at its end: front and report, and a few numbers."""
-        self._put(OWN_RUN, partial(self.tracking.study_run, files, metrics))
+        with self._changed:
+            self._behind.pop(OWN_RUN, None)  # it comes after the trials
+            self._behind[OWN_RUN] = partial(self.tracking.study_run, files, metrics)
+            self._changed.notify()
 
     def close(self, limit_seconds: float = FLUSH_SECONDS) -> bool:
         """End the writing; says what MLflow lacks.

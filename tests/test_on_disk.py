@@ -34,16 +34,16 @@ def ends(stand_in: Any) -> Any:
 def searched(stand_in: Any) -> dict[str, Any]:
     """A search in two commands, the second of which goes on with the first."""
     evaluate = ends(stand_in)
-    stand_in.run("twice", evaluate, trials=5, report=True, command="python -m cofi_tune.search --trials 5")
+    stand_in.run("both-ways", evaluate, trials=5, report=True, command="python -m cofi_tune.search --trials 5")
     changes = {"trials": 14, "report": True, "command": "python -m cofi_tune.search --trials 14"}
-    found: dict[str, Any] = stand_in.run("twice", evaluate, **changes)
+    found: dict[str, Any] = stand_in.run("both-ways", evaluate, **changes)
     return found
 
 
 def test_both_make_the_same_report(searched: dict[str, Any], stand_in: Any) -> None:
-    directory = stand_in.directory / "twice"
+    directory = stand_in.directory / "both-ways"
     source = tracked.connect(f"sqlite:///{stand_in.directory}/mlflow.db")
-    source.chosen = tracked.choose(source.studies(), ["twice"], None)
+    source.chosen = tracked.choose(source.studies(), ["both-ways"], None)
     document, made = report.files(source, str(stand_in.directory))
     assert {"report.html", "report.md", "front.json", "front.svg", "trials.parquet"} <= set(made)
     assert [name for name, content in made.items() if (directory / name).read_bytes() != content] == []
@@ -57,10 +57,10 @@ def test_an_output_that_was_moved_makes_it_too(
 ) -> None:
     there = tmp_path / "runs"
     shutil.copytree(stand_in.directory, there, ignore=shutil.ignore_patterns("mlartifacts"))
-    for trial in (there / "twice" / "trials").iterdir():
+    for trial in (there / "both-ways" / "trials").iterdir():
         (trial / "plan.json").write_text("{}")
     source = tracked.connect(f"sqlite:///{there}/mlflow.db", there)
-    source.chosen = tracked.choose(source.studies(), ["twice"], None)
+    source.chosen = tracked.choose(source.studies(), ["both-ways"], None)
     trials = [run for run in source.runs() if run.tags["cofi.kind"] == "trial"]
     assert {source.artifact(run, "plan.json") for run in trials} == {b"{}"}
     assert {source.artifact(run, "nothing.json") for run in trials} == {None}
@@ -68,10 +68,10 @@ def test_an_output_that_was_moved_makes_it_too(
 
 def test_the_report_is_in_mlflow_too(searched: dict[str, Any], stand_in: Any) -> None:
     source = tracked.connect(f"sqlite:///{stand_in.directory}/mlflow.db")
-    source.chosen = tracked.choose(source.studies(), ["twice"], None)
+    source.chosen = tracked.choose(source.studies(), ["both-ways"], None)
     [own] = [run for run in source.runs() if run.tags["cofi.kind"] == "study"]
     page = source.artifact(own, "report.html")
-    assert page == (stand_in.directory / "twice" / "report.html").read_bytes()
+    assert page == (stand_in.directory / "both-ways" / "report.html").read_bytes()
     front = json.loads(source.artifact(own, "front.json") or b"")
     assert front["fronts"][0]["trials"] == report.rounded(searched["trials"])
 

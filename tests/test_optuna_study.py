@@ -92,7 +92,7 @@ def test_a_table_of_trials_reads_well(stand_in: Any) -> None:
     stand_in.run("table", lambda job: next(ends, None) or stand_in.measure(job), trials=2)
     one, two = (trial.user_attrs for trial in stand_in.trials("table"))
     assert (one["reason"], one["message"]) == ("target_not_reached", "0.3 of 0.5")
-    assert {*two} - {"outcome", "settings", "enqueued"} == {
+    assert {*two} - {"outcome", "settings", "reproduce", "enqueued"} == {
         "trial_id",
         "sparsity",
         "num_parameters",

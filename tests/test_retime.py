@@ -24,7 +24,7 @@ from cofi_tune.messages import Outcome
 from cofi_tune.worker import Job
 
 ROOT = Path(__file__).parents[1]
-NAME = "timed"
+NAME = "timed-again"
 MODELS = [f"{NAME}-0000", f"{NAME}-0002"]
 ONE = ["--threads", "1"]
 Command = Callable[..., tuple[int, str]]
