@@ -14,8 +14,8 @@ from typing import Any
 
 Contract = dict[str, str]
 
-MADE_ON = ("device", "device_name", "num_threads", "dtype", "torch")
-"""The machine's part; the rest says what was timed."""
+TIMED = {"search": "timed in the search", "again": "timed again"}
+LONGEST_WORD = 24
 
 
 def as_text(contract: Mapping[str, Any]) -> Contract:
@@ -46,9 +46,17 @@ def labels(contracts: Sequence[Mapping[str, str]]) -> list[str]:
     for contract, own in zip(contracts, plain, strict=True):
         alike = [other for other, its in zip(contracts, plain, strict=True) if its == own]
         names = sorted({name for other in alike for name in differing(contract, other)})
-        more = "".join(f", {name} {contract.get(name, 'unknown')}" for name in names)
-        told.append(own + more)
+        if "task" in names:
+            names = ["task"]  # other data and another dense model go with it
+        told.append(own + "".join(f", {_words(name, contract[name])}" for name in names if name in contract))
     return told
+
+
+def _words(name: str, value: str) -> str:
+    """A part of a contract, short enough for a heading."""
+    if name in ("task", "timed"):
+        return TIMED.get(value, value)
+    return f"{name.replace('_', ' ')} {value if len(value) <= LONGEST_WORD else value[:8]}"
 
 
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis import hypervolume
-from analysis.fronts import plain
+from analysis.fronts import is_measured, plain
 from analysis.runs import Study, searched
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def importances(
     Returns:
         Shares of 1 by name, the largest first, for each objective and for the front; or None and why not.
     """
-    complete = frame[frame["state"] == "complete"]
+    complete = frame[is_measured(frame)]
     complete = complete.loc[_spaced(list(complete.index), MOST_POINTS)]
     if len(complete) < FEWEST_FOR_IMPORTANCE:
         return None, f"Importance needs {FEWEST_FOR_IMPORTANCE} complete trials; there are {len(complete)}."
@@ -133,7 +133,7 @@ def _course(study: Study, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The hypervolume after each trial that is over, and the seconds of training until then."""
     over = frame[~frame["state"].isin(["running", "interrupted"]) & (frame["reason"] != "duplicate")]
     corner = (study.number("reference_score") or 0.0, 1.0)
-    done = (over["state"] == "complete") & over["score"].notna() & over["speedup"].notna()
+    done = is_measured(over)
     points = [
         (float(score), float(speedup)) if complete else corner
         for score, speedup, complete in zip(over["score"], over["speedup"], done, strict=True)

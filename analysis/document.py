@@ -47,9 +47,10 @@ class Report:
             front["label"] = label
         told = [self._study(study, found) for study in self.studies.values()]
         tasks = list(dict.fromkeys(study.tag("task") for study in self.studies.values()))
+        notes = self._notes(found)
         return {
             "heading": f"{', '.join(tasks) or 'No study'}: accuracy against measured speed",
-            "notes": self._notes(found),
+            "notes": notes,
             "fronts": found,
             "studies": told,
             "published": published.figures(tasks),
@@ -61,6 +62,8 @@ class Report:
         scenario = contract.get("scenario", "throughput")
         known = sureness.resampled(fronts.metric_of(study, frame), scenario, self._predictions)
         front = fronts.front(contract, frame, study, self._place, known)
+        ours = self.frame[self.frame["study"].isin(frame["study"])]
+        front["num_models"] = int(fronts.is_measured(ours).sum())
         for row in front["trials"]:
             row |= self._to_type(row) if row["on_front"] else {"load": None, "serve": None, "reproduce": None}
         return front
@@ -136,8 +139,22 @@ class Report:
                 notes.append(f"{study.name}: no trial gave a model; how they ended stands below.")
             if complete == 1:
                 notes.append(f"{study.name}: one trial gave a model, which is no front yet.")
+            impossible = frame[(frame["state"] == "complete") & ~fronts.is_measured(frame)]["trial"]
+            if len(impossible):
+                some = ", ".join(impossible.iloc[:3])
+                notes.append(f"{study.name}: what was measured of {some} cannot be, so it is left out.")
         if not self.studies:
             notes.append("There is no study here.")
+        for front in found:
+            if front["contract"].get("timed") == "again" and len(front["trials"]) < front["num_models"]:
+                timed, of = len(front["trials"]), front["num_models"]
+                notes.append(f"{front['label']}: only {timed} of {of} models were timed.")
+            if front["uncertainty"] and front["uncertainty"]["left_out"]:
+                some = ", ".join(front["uncertainty"]["left_out"][:3])
+                notes.append(
+                    f"{front['label']}: the predictions of {some} are missing or do not fit, so their scores "
+                    "have no intervals."
+                )
         if len(found) > 1:
             notes.append(
                 f"Models were measured in {len(found)} ways that cannot be compared; each has its own front."

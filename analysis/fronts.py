@@ -43,7 +43,7 @@ def measured(frame: pd.DataFrame) -> Iterator[tuple[Contract, pd.DataFrame]]:
     Yields:
         A contract, and its trials with that contract's `<scenario>/...` columns.
     """
-    complete = frame[(frame["state"] == "complete") & frame["score"].notna() & frame["speedup"].notna()]
+    complete = frame[is_measured(frame)]
     own = columns(frame, "contract/")
     groups: dict[str, tuple[Contract, list[int]]] = {}
     for place, values in zip(complete.index, complete[own].itertuples(index=False, name=None), strict=True):
@@ -56,7 +56,30 @@ def measured(frame: pd.DataFrame) -> Iterator[tuple[Contract, pd.DataFrame]]:
         again = complete[complete[name].notna()]
         key = name.partition("/")[2]
         for text in sorted(again[name].unique()):
-            yield contracts.as_text(json.loads(text)), _retimed(again[again[name] == text], key)
+            found = _contract(text)
+            timed = _retimed(again[again[name] == text], key)
+            if found is not None and _objective(found, timed).notna().any():
+                yield found, timed[_objective(found, timed).notna()]
+
+
+def is_measured(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Which trials of a table are complete and have objectives that can be."""
+    possible = frame["score"].abs().le(1 + 1e-9) & frame["speedup"].gt(0)
+    return (frame["state"] == "complete") & possible
+
+
+def _contract(text: str) -> Contract | None:
+    """A contract from a tag; None if it is none."""
+    try:
+        return contracts.as_text(json.loads(text))
+    except (ValueError, AttributeError):
+        return None
+
+
+def _objective(contract: Contract, frame: pd.DataFrame) -> pd.Series[float]:
+    """The speedups of a contract's own scenario."""
+    name = f"{contract.get('scenario', SCENARIOS[0])}/speedup"
+    return frame[name] if name in frame else frame["speedup"] * float("nan")
 
 
 def _retimed(frame: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -109,7 +132,7 @@ def front(
         "metric": metric,
         "scenario": scenario,
         "contract": contract,
-        "dense": _dense(frame, metric) | known.dense,
+        "dense": _dense(frame, metric, scenario) | known.dense,
         "keep": KEEP,
         "min_score": demands.min_score,
         "min_speedup": demands.min_speedup,
@@ -162,7 +185,7 @@ def _recommendation(chosen: Mapping[str, Any] | None, demands: Demands) -> str:
     return f"{which} {what}: {chosen['trial']}, {chosen['speedup']:.2f}x with {chosen['score']:.3f}."
 
 
-def _dense(frame: pd.DataFrame, metric: str) -> dict[str, Any]:
+def _dense(frame: pd.DataFrame, metric: str, scenario: str) -> dict[str, Any]:
     """The dense model: its scores are those of one trial, its times the median of all trials' timings."""
     one = frame.iloc[0]
     scores = {
@@ -176,8 +199,14 @@ def _dense(frame: pd.DataFrame, metric: str) -> dict[str, Any]:
         "scores": scores,
         "num_parameters": _whole(one.get("dense/num_parameters")),
         "macs": _whole(one.get("dense/macs")),
-        "latency_ms": {name: float(frame[f"{name}/dense_ms"].median()) for name in timed},
+        "latency_ms": {name: plain(frame[f"{name}/dense_ms"].median()) for name in timed},
+        "dense_ms": [plain(value) for value in _ends(frame.get(f"{scenario}/dense_ms"))],
     }
+
+
+def _ends(column: pd.Series[float] | None) -> tuple[Any, Any]:
+    """The least and the largest of a column."""
+    return (None, None) if column is None else (column.min(), column.max())
 
 
 def _rows(

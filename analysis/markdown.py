@@ -36,7 +36,8 @@ def text(document: Mapping[str, Any], pictures: Sequence[str]) -> str:
 
 def plain(value: object) -> str:
     """A text that Markdown and HTML take for nothing but text, in one line."""
-    return SPECIAL.sub(r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
+    shown = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return SPECIAL.sub(r"\\\1", html.escape(" ".join(shown.split()), quote=False))
 
 
 def table(heads: Sequence[object], rows: Table) -> str:
@@ -70,7 +71,7 @@ def _front(front: Mapping[str, Any], picture: str) -> Iterable[str]:
     others = len(front["trials"]) - len(kept)
     if others:
         yield f"{others} more {'model is' if others == 1 else 'models are'} beaten on both, or not of use."
-    said = [*sentences.neighbours(front, {}), *sentences.uncertainty(front)]
+    said = [*sentences.neighbours(front, {}), *sentences.uncertainty(front), *sentences.timing(front)]
     yield "\n".join(f"- {plain(sentence)}" for sentence in said)
     best = next((row for row in kept if row["trial"] == front["recommended"]), kept[-1] if kept else None)
     if best is not None:

@@ -93,7 +93,7 @@ def _front(
         "legend": figure.legend(figure.dots_of(front, names)),
         "landmarks": sentences.landmarks(front, names),
         "neighbours": sentences.neighbours(front, names),
-        "uncertainty": sentences.uncertainty(front),
+        "uncertainty": [*sentences.uncertainty(front), *sentences.timing(front)],
         "bars": bars,
     }
 
@@ -179,7 +179,7 @@ def _decimals(value: float | None, digits: int = 3) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f} %"
+    return "" if share is None else f"{100 * share:.3g} %"
 
 
 def _short(number: float | None) -> str:

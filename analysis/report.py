@@ -82,6 +82,9 @@ def write(made: Mapping[str, bytes], directory: Path) -> list[Path]:
         OSError: the directory cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob("front-*.svg"):
+        if old.name not in made:  # of a contract that is no more
+            old.unlink()
     for name, content in made.items():
         beside = directory / f".{name}.new"
         beside.write_bytes(content)
@@ -124,9 +127,17 @@ def _command(args: argparse.Namespace) -> int:
     from analysis import tracked
 
     output = Path(args.output)
+    if args.study and args.task:
+        raise ValueError("--study and --task contradict each other; give one of them")
+    if args.to == "" or (args.to and Path(args.to).is_file()):
+        raise ValueError(f"--to {args.to or repr('')}: give a directory")
+    if args.tracking_uri is not None and "://" not in args.tracking_uri:
+        raise ValueError(
+            f"--tracking-uri {args.tracking_uri}: give an address, such as sqlite:///{args.tracking_uri}"
+        )
     if args.tracking_uri is None and not (output / "mlflow.db").is_file():
         raise ValueError(
-            f"--output {output}: no mlflow.db in it; give the search's --output, or --tracking-uri"
+            f"--output {output}: no mlflow.db in it (yet); give the search's --output, or --tracking-uri"
         )
     local = f"sqlite:///{output.absolute() / 'mlflow.db'}"
     source = tracked.connect(args.tracking_uri or local, None if args.tracking_uri else output)
@@ -144,7 +155,8 @@ def _said(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
     yield from document["notes"]
     for front in document["fronts"]:
         kept = sum(row["on_front"] for row in front["trials"])
-        models = f"{len(front['trials'])} models, {kept} that no other beats"
+        number = len(front["trials"])
+        models = f"{number} model{'s' if number != 1 else ''}, {kept} that no other beats"
         yield f"{front['task']}, {front['scenario']} on {front['label']}: {models}. {front['recommendation']}"
     yield f"Report: {directory / 'report.html'} (and report.md, front.csv, front.json, trials.parquet)"
 
@@ -191,7 +203,7 @@ def _parser() -> Parser:
         description="Write the report of a search: which models are worth having, and how sure that is.",
     )
     made.add_argument("--task", help="the latest study of this task (default: the latest of all)")
-    made.add_argument("--study", metavar="NAME", action="append", help="this one; may be repeated")
+    made.add_argument("--study", "--name", metavar="NAME", action="append", help="may be repeated")
     made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
     made.add_argument(
         "--tracking-uri",

@@ -26,6 +26,8 @@ SIZES = ("score", "speedup", "sparsity", "model_sparsity", "num_parameters", "ma
 TIMED = ("speedup", "speedup_low", "speedup_high", "latency_ms", "dense_ms", "num_pairs")
 CONTRACT, TIMING = "contract.", "timing."
 WORDS_OF_PYTHON = {"None": None, "True": True, "False": False}
+LARGEST_MEASURED = 1e15
+"""MLflow keeps infinity as the largest float."""
 LARGEST_WHOLE = 2**53
 """From here on a float does not tell neighbours apart, and a table's whole numbers come to an end."""
 
@@ -128,9 +130,12 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
         columns[f"{kind}/{rest}"] = [run.tags.get(name) for run in rows]
     for name in sorted({name for run in rows for name in run.params}):
         columns[f"param/{name}"] = _typed([run.params.get(name) for run in rows])
-    frame = pd.DataFrame(columns)
+    for name in [n for n in columns if n in SIZES or _is_measured(n)]:
+        least = 0.0 if name.rpartition("/")[2] in (*TIMED, "speedup") else None
+        columns[name] = [value if _possible(value, least) else None for value in columns[name]]
     numeric = [name for name in columns if name in SIZES or _is_measured(name) or name == "seconds"]
     words = [name for name in columns if name in WORDS or name.startswith(("contract/", "timing/"))]
+    frame = pd.DataFrame(columns)
     return frame.astype(dict.fromkeys(numeric, "float64") | dict.fromkeys([*words, "searched"], "string"))
 
 
@@ -160,6 +165,13 @@ def _is_measured(name: str) -> bool:
     return first.split("/")[0] in ("score", "teacher", "dense") or (
         first.split("/")[-1] in SCENARIOS and last in TIMED
     )
+
+
+def _possible(value: float | None, least: float | None) -> bool:
+    """Whether a number can have been measured: no infinity, and no time that is not above 0."""
+    if value is None or not abs(value) < LARGEST_MEASURED:
+        return False
+    return least is None or value > least
 
 
 def _typed(texts: Sequence[str | None]) -> Any:

@@ -80,8 +80,8 @@ def slices(study: Mapping[str, Any], best: set[str], prefix: str) -> list[Chart]
                 for point in study["points"]
                 if _is_number(point.get(objective)) and point["settings"].get(name) is not None
             ]
-            if not points:
-                continue
+            if len({str(point["settings"][name]) for point in points}) < 2:
+                continue  # what never varied shows nothing
             axis = _axis([point["settings"][name] for point in points], name in study["logarithmic"])
             traces = [
                 _points([p for p in points if (p["trial"] in best) == chosen], name, objective, axis, chosen)

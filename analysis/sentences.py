@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+UNEVEN = 1.15
+"""How much longer the dense model may take beside one model than beside another before it is said."""
+
 
 def neighbours(front: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     """A sentence for each pair of models that follow each other on the front."""
@@ -22,7 +25,8 @@ def uncertainty(front: Mapping[str, Any]) -> list[str]:
     said = [
         f"Intervals of scores: the middle 95 % over {known['num_resamples']:,} resamples of the "
         f"{known['num_rows']:,} dev rows, drawn alike for all models, so that differences are paired. "
-        "Share of fronts: of those resamples, the part in which nobody beats the model on both."
+        "Share of fronts: of those resamples, with speedups drawn within their error, the part in which "
+        "nobody beats the model on both."
     ]
     noise, times = known.get("seed_noise"), known.get("num_replicates") or 0
     if noise is None:
@@ -37,6 +41,21 @@ def uncertainty(front: Mapping[str, Any]) -> list[str]:
             f"{known['num_models']:,} models were scored on the same rows, so the best score among them is "
             "somewhat too good."
         )
+    return said
+
+
+def timing(front: Mapping[str, Any]) -> list[str]:
+    """What is to be known of the speedups."""
+    low, high = front["dense"].get("dense_ms") or (None, None)
+    said = ["Speedups are given with the quartiles of their paired timings."]
+    if low and high and high > UNEVEN * low:
+        said.append(
+            f"The dense model itself took {low:.3g} to {high:.3g} ms a row beside these models, so the "
+            "machine was not always equally busy, and speedups shift with that; python -m cofi_tune.retime "
+            "times all again, one after the other."
+        )
+    if len(front["trials"]) < front.get("num_models", 0):
+        said.append(f"Only {len(front['trials'])} of {front['num_models']} models were timed this way.")
     return said
 
 
@@ -65,7 +84,7 @@ def _pair(pair: Mapping[str, Any], names: Mapping[str, str], known: bool) -> str
         words += f" (95 %: {_signed(low)} to {_signed(high)}): {sure}"
     words += f". {faster} is {pair['speedup_ratio']:.2f} times as fast"
     if pair.get("ratio_low") is not None and pair.get("ratio_high") is not None:
-        words += f" ({pair['ratio_low']:.2f} to {pair['ratio_high']:.2f})"
+        words += f" (95 %: {pair['ratio_low']:.2f} to {pair['ratio_high']:.2f})"
         words += "." if pair["faster_for_sure"] else ", which may be chance."
         return words
     return words + "."

@@ -99,14 +99,18 @@ def resampled(metric: str, scenario: str, read: Read) -> Callable[[pd.DataFrame,
 
     def known(frame: pd.DataFrame, speedups: Sequence[float]) -> Sureness:
         scores = [float(score) for score in frame["score"]]
-        said = {
-            i: read(frame["study"].iloc[i], frame["trial"].iloc[i])
-            for i in nearest(list(zip(scores, speedups, strict=True)), MOST_MODELS)
-        }
+        near = nearest(list(zip(scores, speedups, strict=True)), MOST_MODELS)
+        said = {i: read(frame["study"].iloc[i], frame["trial"].iloc[i]) for i in near}
         told = _fitting(metric, {i: one for i, one in said.items() if one is not None}, scores)
         if not told:
             return Sureness()
-        return _sureness(metric, told, scores, speedups, errors_of(frame, scenario), *noise_of(frame))
+        silent = [i for i in near if i not in told]
+        found = _sureness(
+            metric, told, silent, scores, speedups, errors_of(frame, scenario), *noise_of(frame)
+        )
+        assert found.about is not None
+        found.about["left_out"] = [str(frame["trial"].iloc[i]) for i in silent]
+        return found
 
     return known
 
@@ -127,6 +131,7 @@ def _fitting(metric: str, said: dict[int, Predictions], scores: Sequence[float])
 def _sureness(
     metric: str,
     told: dict[int, Predictions],
+    silent: Sequence[int],
     scores: Sequence[float],
     speedups: Sequence[float],
     errors: Sequence[float],
@@ -137,18 +142,24 @@ def _sureness(
     models = np.stack([first.dense, *(said.predicted for said in told.values())])
     samples = bootstrap.scores(metric, first.labels, models, RESAMPLES, SEED)
     places = [*told]
+    # Whose predictions are gone competes with the score that was measured.
+    fixed = np.repeat(np.array([[scores[i]] for i in silent]).reshape(-1, 1), RESAMPLES, axis=1)
+    competing = [*places, *silent]
     shares = bootstrap.front_shares(
-        samples[1:], np.array([speedups[i] for i in places]), np.array([errors[i] for i in places]), SEED
+        np.concatenate([samples[1:], fixed]),
+        np.array([speedups[i] for i in competing]),
+        np.array([errors[i] for i in competing]),
+        SEED,
     )
     rows = {}
-    for i, resamples, share in zip(places, samples[1:], shares, strict=True):
+    for i, resamples, share in zip(places, samples[1:], shares, strict=False):
         low, high = bootstrap.widened(*_around(resamples, scores[i]), noise or 0.0)
         rows[i] = {"score_low": low, "score_high": high, "front_share": share}
     low, high = bootstrap.interval(samples[0])
     about = {
         "num_resamples": RESAMPLES,
         "num_rows": len(first.labels),
-        "num_models": len(told),
+        "num_models": len(scores),
         "seed_noise": noise,
         "num_replicates": num_replicates,
     }

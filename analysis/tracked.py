@@ -111,10 +111,10 @@ class Database:
         if parts.scheme not in ("", "file"):
             return _downloaded(self._client(), run, name)
         path = Path(unquote(parts.path)) / name
-        if not path.is_file() and self.output is not None:
-            path = (
-                self.output / _plain(run.tags.get("cofi.study", "")) / "trials" / _plain(trial_of(run)) / name
-            )
+        if self.output is not None:
+            study, trial = _plain(run.tags.get("cofi.study", "")), _plain(trial_of(run))
+            at_hand = self.output / study / "trials" / trial / name
+            path = at_hand if at_hand.is_file() else path
         return path.read_bytes() if path.is_file() else None
 
     def _client(self) -> MlflowClient:

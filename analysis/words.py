@@ -23,8 +23,8 @@ def speedup(timing: Mapping[str, float | None]) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in whole percent; nothing where it is not known."""
-    return "" if share is None else f"{100 * share:.0f} %"
+    """A share in percent; nothing where it is not known."""
+    return "" if share is None else f"{100 * share:.3g} %"
 
 
 def whole(number: int | None) -> str:

@@ -5,6 +5,7 @@ Importing MLflow takes seconds, so it is imported when something is to be writte
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 LONGEST_LINE = 300
+ARTIFACTS = "mlartifacts"
+"""Directory of an output, beside its database."""
 OUTDATED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "INVALID_PARAMETER_VALUE"}
 """How MLflow calls a run or an experiment that was deleted."""
 
@@ -37,11 +40,12 @@ class Unusable(Exception):  # noqa: N818
     """MLflow answers and a person has to do something; the text says what."""
 
 
-def connect(uri: str) -> MlflowClient:
+def connect(uri: str, artifacts: Path | None = None) -> MlflowClient:
     """A client; a SQLite database is made first, if there is none.
 
     Args:
         uri: of a server or of a database.
+        artifacts: where those of a database lie that is beside them.
 
     Raises:
         Exception: MLflow's clients, drivers and servers have one each; `explain` puts it in a line.
@@ -56,6 +60,12 @@ def connect(uri: str) -> MlflowClient:
     with making(uri) as path:
         if path is not None and (not path.exists() or path.stat().st_size == 0):
             _create(path)
+        elif (
+            path is not None
+            and artifacts is not None
+            and path.parent.absolute() == artifacts.parent.absolute()
+        ):
+            _at_home(path, artifacts.absolute().as_uri())
         return _client(uri)
 
 
@@ -115,6 +125,30 @@ def absolute(uri: str) -> str:
     if path is None or path.is_absolute():
         return uri
     return make_url(uri).set(database=str(path.absolute())).render_as_string(hide_password=False)
+
+
+def _at_home(path: Path, here: str) -> None:
+    """Point a database that was moved or copied to the artifacts beside it.
+
+    MLflow keeps whole addresses, and would go on writing where the copy came from.
+    """
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as database, database:
+        try:
+            places = database.execute("select distinct artifact_location from experiments").fetchall()
+        except sqlite3.DatabaseError:
+            return  # the client says what is wrong with it
+        for (there,) in places:
+            if there != here and str(there).startswith("file:") and str(there).endswith(f"/{ARTIFACTS}"):
+                database.execute(
+                    "update experiments set artifact_location = ? where artifact_location = ?", (here, there)
+                )
+                database.execute(
+                    "update runs set artifact_uri = ? || substr(artifact_uri, ?) "
+                    "where substr(artifact_uri, 1, ?) = ?",
+                    (here, len(there) + 1, len(there) + 1, f"{there}/"),
+                )
 
 
 def _client(uri: str) -> MlflowClient:

@@ -45,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (studies.Unreachable, OSError) as error:
         return _fail(error, ENVIRONMENT_EXIT)
     except KeyboardInterrupt:
-        kept = (
-            "what was timed is kept, and cofi_tune.sync writes it to MLflow; the same command times all again"
-        )
+        kept = "what was timed is kept; the same command times all again"
         return _fail(f"interrupted; {kept}", INTERRUPTED_EXIT)
 
 
@@ -78,7 +76,7 @@ def _command(args: argparse.Namespace) -> int:
             if timed:
                 found, paths = summary.write(study, tracking.common, output)
                 _say(f"Report: {output / args.study / 'report.html'}")
-        _to_mlflow(timed, tracking, paths, summary.metrics(found), args.storage)
+                _to_mlflow(timed, tracking, paths, summary.metrics(found), args.storage)
     _say(_fastest(timed, scenario))
     return 0
 
@@ -144,7 +142,7 @@ def _parser() -> Parser:
         prog="python -m cofi_tune.retime",
         description="Time the models of a study again, on this machine; nothing is trained.",
     )
-    made.add_argument("--study", metavar="NAME", required=True, help="whose models")
+    made.add_argument("--study", "--name", metavar="NAME", required=True, help="whose models")
     made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
     made.add_argument("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output)")
     made.add_argument("--tracking-uri", metavar="URI", help="of MLflow (default: where the search wrote)")

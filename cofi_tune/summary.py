@@ -156,4 +156,4 @@ def _table(document: Mapping[str, Any]) -> Table:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.3g} %"

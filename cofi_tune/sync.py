@@ -95,7 +95,7 @@ def _parser() -> Parser:
         description="Write to MLflow what it missed of finished trials. Run it at any time, and again.",
     )
     made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
-    made.add_argument("--name", metavar="STUDY", help="default: every study of the output")
+    made.add_argument("--name", "--study", metavar="STUDY", help="default: every study of the output")
     made.add_argument("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output)")
     made.add_argument("--tracking-uri", metavar="URI", help="of MLflow (default: where the search wrote)")
     return made

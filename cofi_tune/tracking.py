@@ -109,7 +109,7 @@ class Tracking:
     def look(self) -> None:
         """Find the runs of this study that there are, and make nothing."""
         with self._lock():
-            client = connection.connect(self.uri)
+            client = connection.connect(self.uri, self.output / connection.ARTIFACTS)
             if client.get_experiment_by_name(self.study) is not None:
                 self._connected()
 
@@ -142,8 +142,8 @@ class Tracking:
 
     def _connected(self) -> MlflowClient:
         if self.client is None:
-            client = connection.connect(self.uri)
-            local = None if self.is_served else (self.output / "mlartifacts").absolute().as_uri()
+            client = connection.connect(self.uri, self.output / connection.ARTIFACTS)
+            local = None if self.is_served else (self.output / connection.ARTIFACTS).absolute().as_uri()
             self.experiment_id = connection.experiment(client, self.study, local)
             self.runs = self._search(client)
             self.client = client

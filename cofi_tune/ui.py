@@ -134,7 +134,7 @@ def _parser() -> Parser:
         description="Show the studies of an output in MLflow, in a browser on this machine, until Ctrl-C.",
     )
     made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
-    made.add_argument("--name", metavar="STUDY", help="which comes first (default: the latest)")
+    made.add_argument("--name", "--study", metavar="STUDY", help="which comes first (default: the latest)")
     free = f"default: the first free one from {server.FIRST_PORT}"
     made.add_argument("--port", type=_port, metavar="N", help=free)
     made.add_argument("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -79,3 +80,21 @@ def test_a_database_is_made_whole(tmp_path: Path) -> None:
     number = connection.experiment(client, "one", tmp_path.as_uri())
     assert connection.experiment(client, "one", None) == number
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_copied_database_writes_where_it_is(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    client = connection.connect(f"sqlite:///{first}/mlflow.db", first / connection.ARTIFACTS)
+    number = connection.experiment(client, "s", (first / connection.ARTIFACTS).absolute().as_uri())
+    run = client.create_run(number).info
+    client.log_text(run.run_id, "one", "a.txt")
+    shutil.copytree(first, second)
+    copied = connection.connect(f"sqlite:///{second}/mlflow.db", second / connection.ARTIFACTS)
+    here = (second / connection.ARTIFACTS).absolute().as_uri()
+    assert copied.get_run(run.run_id).info.artifact_uri == run.artifact_uri.replace(
+        (first / connection.ARTIFACTS).absolute().as_uri(), here
+    )
+    assert [file.path for file in copied.list_artifacts(run.run_id)] == ["a.txt"]
+    own = copied.create_run(number).info.artifact_uri
+    assert own.startswith(here)

@@ -34,7 +34,9 @@ def ends(stand_in: Any) -> Any:
 def searched(stand_in: Any) -> dict[str, Any]:
     """A search in two commands, the second of which goes on with the first."""
     evaluate = ends(stand_in)
-    stand_in.run("both-ways", evaluate, trials=5, report=True, command="python -m cofi_tune.search --trials 5")
+    stand_in.run(
+        "both-ways", evaluate, trials=5, report=True, command="python -m cofi_tune.search --trials 5"
+    )
     changes = {"trials": 14, "report": True, "command": "python -m cofi_tune.search --trials 14"}
     found: dict[str, Any] = stand_in.run("both-ways", evaluate, **changes)
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from analysis import sentences
 from analysis.document import CHOSEN, Report
 
 MakeSource = Callable[..., Any]
@@ -115,6 +116,7 @@ def test_contracts_have_fronts_of_their_own(make_source: MakeSource) -> None:
     made = document(source)
     labels = [front["label"] for front in made["fronts"]]
     assert labels == ["CPU, 2 threads", "NVIDIA <i>X</i>, data d", "NVIDIA <i>X</i>, data e"]
+    assert all(note.count("only") == 0 for note in made["notes"])
     assert [len(front["trials"]) for front in made["fronts"]] == [4, 3, 1]
     assert len({front["id"] for front in made["fronts"]}) == 3
     assert "3 ways" in made["notes"][-1]
@@ -122,7 +124,7 @@ def test_contracts_have_fronts_of_their_own(make_source: MakeSource) -> None:
 
 def test_timings_taken_later_are_a_front_of_their_own(make_source: MakeSource) -> None:
     source = make_source(4)
-    again = {"device": "cpu", "num_threads": "1", "scenario": "throughput", "data": "d"}
+    again = {"device": "cpu", "num_threads": "1", "scenario": "throughput", "data": "d", "timed": "again"}
     for number, run in enumerate(source.trials[:3]):
         run.metrics.update({f"one/throughput/{name}": 9.0 + number for name in ("speedup", "latency_ms")})
         run.tags["timing.one"] = json.dumps(again)
@@ -132,6 +134,8 @@ def test_timings_taken_later_are_a_front_of_their_own(make_source: MakeSource) -
     assert sorted(row["speedup"] for row in second["trials"]) == [9.0, 10.0, 11.0]
     assert all([*row["scenarios"]] == ["throughput"] for row in second["trials"])
     assert made["fronts"][0]["trials"][0]["speedup"] < 9
+    assert "CPU, 1 thread: only 3 of 4 models were timed." in made["notes"]
+    assert "Only 3 of 4 models were timed this way." in sentences.timing(second)
 
 
 def test_without_predictions_nothing_is_said_of_sureness(make_source: MakeSource) -> None:
@@ -154,6 +158,60 @@ def test_predictions_of_other_rows_or_other_scores_are_left_out(make_source: Mak
     [front] = document(source)["fronts"]
     unsure = {row["trial"] for row in front["trials"] if row["score_low"] is None}
     assert {names[0], names[1]} <= unsure
+    assert set(front["uncertainty"]["left_out"]) == unsure
+    assert front["uncertainty"]["num_models"] == 4
+
+
+def test_models_without_predictions_still_compete(make_source: MakeSource) -> None:
+    source = make_source()
+    best, worse = source.add(sparsity=0.8), source.add(sparsity=0.79)
+    best.metrics["score"] = 0.99
+    worse.metrics["throughput/speedup"] = best.metrics["throughput/speedup"] / 2
+    del source.files[best.run_id, "predictions.safetensors"]
+    made = document(source)
+    rows = {row["trial"]: row for row in made["fronts"][0]["trials"]}
+    assert rows[worse.run_id]["front_share"] < 0.01
+    assert rows[best.run_id]["front_share"] is None
+    assert f"the predictions of {best.run_id} are missing" in made["notes"][-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("speedup", 1.797e308), ("score", -1e300), ("score", 3.0), ("speedup", -3.0), ("speedup", 0.0)],
+)
+def test_what_cannot_have_been_measured_is_left_out(make_source: MakeSource, name: str, value: float) -> None:
+    source = make_source(3)
+    source.trials[1].metrics[name] = value
+    made = document(source)
+    assert len(made["fronts"][0]["trials"]) == 2
+    assert made["notes"] == ["s: what was measured of s-0001 cannot be, so it is left out."]
+    assert len(made["studies"][0]["course"]) == 3
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.0, 1.797e308])
+def test_timings_that_cannot_be_are_none(make_source: MakeSource, value: float) -> None:
+    source = make_source(3)
+    for part in ("speedup", "speedup_low", "dense_ms"):
+        source.trials[1].metrics[f"latency/{part}"] = value
+    rows = {row["trial"]: row for row in document(source)["fronts"][0]["trials"]}
+    assert rows["s-0001"]["scenarios"]["latency"]["speedup"] is None
+    assert rows["s-0000"]["scenarios"]["latency"]["speedup"] > 0
+
+
+@pytest.mark.parametrize("tag", ["{", "[]", '"x"', "3"])
+def test_a_damaged_contract_of_a_timing_is_no_front(make_source: MakeSource, tag: str) -> None:
+    source = make_source(3)
+    source.trials[0].metrics["one/throughput/speedup"] = 9.0
+    source.trials[0].tags["timing.one"] = tag
+    assert len(document(source)["fronts"]) == 1
+
+
+def test_a_dense_model_that_was_not_equally_fast_is_said(make_source: MakeSource) -> None:
+    source = make_source(3)
+    assert len(sentences.timing(document(source)["fronts"][0])) == 1
+    source.trials[1].metrics["throughput/dense_ms"] = 6.0
+    [_, uneven] = sentences.timing(document(source)["fronts"][0])
+    assert "took 4 to 6 ms a row" in uneven
 
 
 def test_demands_are_obeyed(make_source: MakeSource) -> None:

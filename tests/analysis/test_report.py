@@ -87,7 +87,10 @@ def test_no_cell_is_a_formula(make_source: MakeSource) -> None:
 
 def test_files_are_written_whole(make_source: MakeSource, tmp_path: Path) -> None:
     made = report.files(make_source(2))[1]
-    paths = report.write(made, tmp_path / "deep" / "er")
+    directory = tmp_path / "deep" / "er"
+    directory.mkdir(parents=True)
+    (directory / "front-of-old.svg").touch()
+    paths = report.write(made, directory)
     assert sorted(path.name for path in (tmp_path / "deep" / "er").iterdir()) == sorted(made)
     assert {path.name: path.read_bytes() for path in paths} == made
 
@@ -126,13 +129,21 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 def test_slips_are_said_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, text = command(capsys, "--output", str(tmp_path / "nothing"))
     assert (status, text.count("\n")) == (2, 1)
-    assert "no mlflow.db in it; give the search's --output, or --tracking-uri" in text
+    assert "no mlflow.db in it (yet); give the search's --output, or --tracking-uri" in text
     connection.connect(f"sqlite:///{tmp_path}/mlflow.db")
     status, text = command(capsys, "--output", str(tmp_path), "--task", "cola")
     assert (status, text) == (
         2,
         "error: --task cola: no study of this task (tasks that were searched: none)\n",
     )
+    for flags, words in [
+        (("--study", "a", "--task", "b"), "contradict each other"),
+        (("--to", ""), "--to '': give a directory"),
+        (("--to", __file__), "give a directory"),
+        (("--tracking-uri", "runs/mlflow.db"), "such as sqlite:///runs/mlflow.db"),
+    ]:
+        status, text = command(capsys, "--output", str(tmp_path), *flags)
+        assert (status, words in text, text.count("\n")) == (2, True, 1)
     with pytest.raises(SystemExit) as caught:
         report.main(["--taks", "cola"])
     assert caught.value.code == 2
