@@ -39,6 +39,7 @@ def reproduce(config: StudyConfig, task: Task, teacher: Path, trial_id: str, own
         if name not in FLAGS and value != usual.get(name):
             words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words += ["--device", "cuda"] if config.device == "cuda" else ["--threads", str(config.cpus_per_worker)]
+    words += [] if config.precision == "auto" else ["--precision", config.precision]
     words += ["--scenario", config.scenario, "--selection", config.selection, "--output", f"again/{trial_id}"]
     return f"python -m cofi_tune.prune {shlex.join(words)}"
 

@@ -20,6 +20,7 @@ from cofi_tune.data.encode import EncodedTask, open_encoded
 from cofi_tune.loop import Training
 from cofi_tune.methods import Method
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
+from cofi_tune.precision import resolve
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Measurement, Progress, encoder_macs
 from cofi_tune.resumable import Upkeep, resumable
@@ -54,7 +55,8 @@ def compress(
     method = methods.load(trial.method)(trial, student, steps)
     guide = dense if method.uses_teacher else None
     selection = data.selection_split(setup.selection)
-    training = Training(student, method, guide, data, trial, selection, ranks)
+    precision = resolve(setup.precision, setup.device)
+    training = Training(student, method, guide, data, trial, selection, ranks, precision)
     yield from resumable(training, checkpoints_of(setup), identity(trial, setup, data), upkeep)
     logits = [evaluate.predict_dev(model, data, ranks) for model in (training.student, dense)]
     upkeep.beat()
@@ -80,6 +82,7 @@ def identity(trial: TrialConfig, setup: Setup, data: EncodedTask) -> dict[str, A
         "tokens": data.directory.name,
         "teacher": setup.teacher.name,
         "selection": setup.selection,
+        "precision": resolve(setup.precision, setup.device),
         "code": cofi_tune.__version__,
     }
 

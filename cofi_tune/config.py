@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,10 @@ from cofi_tune.records import SCENARIOS
 RANDOM_SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512)}
 """`--model` names with random weights: layers and hidden units (Turc et al., 2019, arXiv:1908.08962);
 heads of 64, FFN four times hidden."""
+
+Precision = Literal["fp32", "bf16", "auto"]
+"""Of training; "auto" is decided where it runs, see `precision.py`."""
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -98,6 +102,7 @@ class Setup(Strict):
     selection: Literal["train", "dev"] = "train"
     """Rows that choose the best checkpoint. "dev" is the paper's protocol, and selects on reported rows."""
     model_seed: int = 0
+    precision: Precision = "auto"
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """From one checkpoint to the next, at least."""
     timeout_seconds: float = Field(default=1800.0, gt=0)
@@ -141,6 +146,7 @@ class StudyConfig(Strict):
     concurrency: int = Field(ge=1)
     cpus_per_worker: int = Field(ge=1)
     gpus_per_worker: float = Field(ge=0)
+    precision: Precision = "auto"
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     timeout_seconds: float = Field(default=1800.0, gt=0)
     output: Path
@@ -165,6 +171,11 @@ class StudyConfig(Strict):
     def device(self) -> str:
         """Where trials run."""
         return "cuda" if self.gpus_per_worker else "cpu"
+
+    @property
+    def trained_in(self) -> Precision:
+        """As far as it is known before a trial has its device: "auto" only where trials run on GPUs."""
+        return "fp32" if self.precision == "auto" and self.device == "cpu" else self.precision
 
 
 def build(model: type[T], values: Mapping[str, Any]) -> T:

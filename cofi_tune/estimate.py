@@ -19,11 +19,12 @@ import torch
 from cofi_tune import evaluate, latency, methods, teacher
 from cofi_tune.components.gates import LearnedGates
 from cofi_tune.components.hard_concrete import LOG_ALPHA_LIMIT, clamp_
-from cofi_tune.config import StudyConfig, TrialConfig
+from cofi_tune.config import Precision, StudyConfig, TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
 from cofi_tune.data.encode import EncodedSplit, EncodedTask
 from cofi_tune.loop import EVALUATIONS, Training
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
+from cofi_tune.precision import resolve
 from cofi_tune.records import SCENARIOS, Progress, Stopped
 
 PRUNE_STEPS, LAST_STEPS = 5, 8
@@ -103,8 +104,10 @@ def estimate(config: StudyConfig, data: EncodedTask, trials: Sequence[TrialConfi
 def _timed(
     config: StudyConfig, data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification
 ) -> Timing:
-    small, steps = _short_runs(data, trial, dense)
-    _, plain = _short_runs(data, trial.model_copy(update={"method": "dense", "options": {}}), dense)
+    precision = resolve(config.precision, config.device)
+    small, steps = _short_runs(data, trial, dense, precision)
+    as_teacher = trial.model_copy(update={"method": "dense", "options": {}})
+    _, plain = _short_runs(data, as_teacher, dense, precision)
     dev = data.splits[data.task.dev_splits[0]]
     dense_row, small_row = (_seconds_per_row(model, _first(dev, EVALUATED_ROWS)) for model in (dense, small))
     start = time.perf_counter()
@@ -122,13 +125,13 @@ def _timed(
 
 
 def _short_runs(
-    data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification
+    data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification, precision: Precision
 ) -> tuple[CofiForSequenceClassification, dict[str, list[float]]]:
     """The model that a short run ends with, and seconds of steps by phase."""
     start = time.perf_counter()
     pooled: dict[str, list[float]] = {}
     for _ in range(MOST_RUNS):
-        small, more = _short_run(data, trial, dense)
+        small, more = _short_run(data, trial, dense, precision)
         pooled = {phase: pooled.get(phase, []) + each for phase, each in more.items()}
         if time.perf_counter() - start > ENOUGH_SECONDS:
             break
@@ -136,7 +139,7 @@ def _short_runs(
 
 
 def _short_run(
-    data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification
+    data: EncodedTask, trial: TrialConfig, dense: CofiForSequenceClassification, precision: Precision
 ) -> tuple[CofiForSequenceClassification, dict[str, list[float]]]:
     """Every phase for a few steps: the model at its end, and seconds of steps."""
     per_epoch = steps_per_epoch(len(data.splits["train"]), trial.batch_size)
@@ -156,7 +159,8 @@ def _short_run(
     if isinstance(gates, LearnedGates):
         _close(gates, short.options["target_sparsity"])
     few = replace(data, splits={**data.splits, "few": _first(data.splits["selection"], SELECTION_ROWS)})
-    training = Training(student, method, dense if method.uses_teacher else None, few, short, "few")
+    guide = dense if method.uses_teacher else None
+    training = Training(student, method, guide, few, short, "few", precision=precision)
     seconds: dict[str, list[float]] = {}
     before: Progress | None = None
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import search_spaces
 from cofi_tune import machine
 from cofi_tune.budget import duration
-from cofi_tune.config import RANDOM_SIZES, TrialConfig
+from cofi_tune.config import PRECISIONS, RANDOM_SIZES, TrialConfig
 from cofi_tune.data.arguments import (
     DEFAULT_MODEL,
     Parser,
@@ -61,7 +61,13 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     args.model = args.model or args.teacher or (EMBEDDED_MODEL if task.generate else DEFAULT_MODEL)
     check_model(args.model)
     space = search_spaces.load(args.space, task.name)
-    for what, names in (("sampler", SAMPLERS), ("scenario", SCENARIOS[:2]), ("selection", ("train", "dev"))):
+    choices = {
+        "sampler": SAMPLERS,
+        "scenario": SCENARIOS[:2],
+        "selection": ("train", "dev"),
+        "precision": PRECISIONS,
+    }
+    for what, names in choices.items():
         if getattr(args, what) not in names:
             raise ValueError(unknown(what, getattr(args, what), names))
     for flag in ("teacher", "tokenizer"):
@@ -207,6 +213,12 @@ def parser() -> Parser:
     )
     add("--cpus-per-worker", type=positive, metavar="N", help="threads of each (default: an equal share)")
     add("--gpus-per-worker", type=not_negative, metavar="X", help="default: 1 where there is one")
+    add(
+        "--precision",
+        default="auto",
+        metavar="NAME",
+        help="of training: fp32, bf16, or auto (default): bf16 on GPUs that compute in it",
+    )
     add(
         "--checkpoint-seconds",
         type=not_negative,

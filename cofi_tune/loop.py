@@ -15,11 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from cofi_tune import bookkeeping, evaluate
 from cofi_tune.bookkeeping import Best, Mean
 from cofi_tune.checkpoint import State
-from cofi_tune.config import TrialConfig
+from cofi_tune.config import Precision, TrialConfig
 from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encode import EncodedSplit, EncodedTask
 from cofi_tune.methods import Method, Phase
 from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification, Encoded, Gates
+from cofi_tune.precision import computing
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Progress, Stopped
 
@@ -32,26 +33,40 @@ EVALUATIONS = 4
 class Step(nn.Module):
     """One forward pass of student and method: what DDP wraps."""
 
-    def __init__(self, student: CofiForSequenceClassification, method: Method, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        student: CofiForSequenceClassification,
+        method: Method,
+        ranks: Ranks,
+        precision: Precision = "fp32",
+    ) -> None:
         super().__init__()
-        self.student, self.method, self.ranks = student, method, ranks
+        self.student, self.method, self.ranks, self.precision = student, method, ranks, precision
 
     def forward(
         self, batch: Batch, teacher: Encoded | None, step: int, again: bool = False
     ) -> dict[str, Tensor]:
         """Named losses of a share of a batch; `again`: not the first of this step."""
         gates = self.method.before_forward(step, again)
-        out = encode(self.student, batch, gates, self.method.uses_hidden_states)
-        return self.method.losses(out, teacher, batch, step, self.ranks)
+        out = encode(self.student, batch, gates, self.method.uses_hidden_states, self.precision)
+        # Of the losses, too, only products of matrices (a transform of states) are not in fp32.
+        with computing(self.precision, self.student.device):
+            return self.method.losses(out, teacher, batch, step, self.ranks)
 
 
 def encode(
-    model: CofiForSequenceClassification, batch: Batch, gates: Gates, with_hidden_states: bool
+    model: CofiForSequenceClassification,
+    batch: Batch,
+    gates: Gates,
+    with_hidden_states: bool,
+    precision: Precision = "fp32",
 ) -> Encoded:
-    """A model on a packed batch."""
-    return model.encode(
-        batch.ids_N, batch.types_N, batch.positions_N, batch.packing, gates, with_hidden_states
-    )
+    """A model on a packed batch; logits and states are fp32 whatever the precision of its products."""
+    with computing(precision, model.device):
+        out = model.encode(
+            batch.ids_N, batch.types_N, batch.positions_N, batch.packing, gates, with_hidden_states
+        )
+    return out if precision == "fp32" else out._replace(logits_BC=out.logits_BC.float())
 
 
 class Training:
@@ -66,6 +81,7 @@ class Training:
         trial: TrialConfig,
         selection: str = "selection",
         ranks: Ranks = ALONE,
+        precision: Precision = "fp32",
     ) -> None:
         """Lay out the phases.
 
@@ -77,9 +93,10 @@ class Training:
             trial: hyperparameters.
             selection: split that chooses the best weights.
             ranks: this worker's place; the batch is shared among all.
+            precision: of forward passes, as `precision.resolve` gives it.
         """
         self.student, self.method, self.teacher = student, method, teacher
-        self.data, self.trial, self.ranks = data, trial, ranks
+        self.data, self.trial, self.ranks, self.precision = data, trial, ranks, precision
         self.selection: EncodedSplit = data.splits[selection]
         if min(trial.batch_size, len(data.splits["train"])) < ranks.shares:
             raise ValueError(f"a batch of {trial.batch_size} rows cannot be shared by {ranks.shares} workers")
@@ -176,7 +193,7 @@ class Training:
 
     def _phase(self, phase: Phase) -> Iterator[Progress | None]:
         self.student.train()
-        module: nn.Module = Step(self.student, self.method, self.ranks)
+        module: nn.Module = Step(self.student, self.method, self.ranks, self.precision)
         if self.ranks.size > 1:
             module = DistributedDataParallel(module, broadcast_buffers=False)
         self._optimizer = self._new_optimizer(phase)
@@ -236,12 +253,13 @@ class Training:
         if self.teacher is None:
             return None
         with torch.no_grad():
-            return encode(self.teacher, batch, Gates(), self.method.uses_hidden_states)
+            return encode(self.teacher, batch, Gates(), self.method.uses_hidden_states, self.precision)
 
     def _evaluate(self) -> float:
         task = self.data.task
         gates = self.method.evaluation_gates()
-        score = evaluate.score(self.student, task, self.selection, gates, self.ranks)[task.metric]
+        with computing(self.precision, self.student.device):
+            score = evaluate.score(self.student, task, self.selection, gates, self.ranks)[task.metric]
         if self._best is not None:
             self._best.offer(score, self.student)
         return score

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cofi_tune import machine
-from cofi_tune.config import RANDOM_SIZES, Setup, TrialConfig, build
+from cofi_tune.config import PRECISIONS, RANDOM_SIZES, Setup, TrialConfig, build
 from cofi_tune.ctrl_c import sigterm_is_ctrl_c
 from cofi_tune.data.arguments import (
     DATA_EXIT,
@@ -121,6 +121,7 @@ def run(
         given=teacher,
         selection=data.selection_split(setup.get("selection", "train")),
         device=setup.get("device", "cpu"),
+        precision=setup.get("precision", "auto"),
         on_progress=lambda progress: report("teacher", progress),
     )
     where = Setup(data=data.directory, teacher=directory, output=output, pretrained=model, **setup)
@@ -154,6 +155,9 @@ def _parser() -> Parser:
     where = parser.add_argument_group("where and how")
     where.add_argument("--output", type=Path, default=Path("out"), metavar="DIR", help="default: out")
     where.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    where.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="of training (default auto: bf16 on GPUs)"
+    )
     where.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: torch's)")
     where.add_argument("--scenario", choices=SCENARIOS[:2], default=SCENARIOS[0])
     where.add_argument("--reference-protocol", action="store_true", help="also time padded to 128, batch 128")
@@ -186,6 +190,7 @@ def _command(args: argparse.Namespace) -> int:
             seed=args.seed,
             report=view.report,
             device=args.device,
+            precision=args.precision,
             num_threads=args.threads,
             scenario=args.scenario,
             scenarios=SCENARIOS if args.reference_protocol else SCENARIOS[:2],

@@ -36,6 +36,7 @@ def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
         "selection": config.selection,
         "seed": config.seed,
         "device": config.device,
+        "precision": config.trained_in,
         "threads": config.cpus_per_worker if config.device == "cpu" else None,
         "code": cofi_tune.__version__,
     }

@@ -119,6 +119,7 @@ def _config(args: argparse.Namespace, task: Task, source: Source, checked: flags
         "scenario": args.scenario,
         "reference_protocol": args.reference_protocol,
         "selection": args.selection,
+        "precision": args.precision,
         "checkpoint_seconds": args.checkpoint_seconds,
         "timeout_seconds": args.trial_timeout,
         "output": output,

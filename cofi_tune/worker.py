@@ -209,6 +209,7 @@ def teach(config: StudyConfig, data: Path, stop_file: Path) -> Iterator[Progress
                 seed=config.seed,
                 selection=task.selection_split(config.selection),
                 device=config.device,
+                precision=config.precision,
                 on_progress=events.put,
                 upkeep=Upkeep(config.checkpoint_seconds, StopFile(stop_file)),
             )

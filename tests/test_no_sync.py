@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cofi_tune import loop
 from cofi_tune.components import hard_concrete
 from cofi_tune.components.distillation import MATCHINGS
-from cofi_tune.config import TrialConfig
+from cofi_tune.config import Precision, TrialConfig
 from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encoded import EncodedTask
 from cofi_tune.methods.cofi import Cofi
@@ -107,14 +107,18 @@ def batch(toy: EncodedTask) -> Batch:
     return made
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @every_phase
 @every_step
-def test_no_operator_reads_back(make_model: MakeModel, batch: Batch, phase: str, matching: str) -> None:
+def test_no_operator_reads_back(
+    make_model: MakeModel, batch: Batch, phase: str, matching: str, precision: Precision
+) -> None:
     method, student, optimizer = in_phase(phase, matching, make_model(layers=6, dropout=0.1))
-    with torch.no_grad():
-        teacher = loop.encode(make_model(layers=6, seed=1), batch, loop.Gates(), with_hidden_states=True)
+    teacher = make_model(layers=6, seed=1)
     with Recorder() as recorder:
-        step(loop.Step(student, method, ALONE), optimizer, batch, teacher)
+        with torch.no_grad():
+            taught = loop.encode(teacher, batch, loop.Gates(), True, precision)
+        step(loop.Step(student, method, ALONE, precision), optimizer, batch, taught)
     assert recorder.reading == []
     assert {"addmm", "gelu_backward", "_fused_adamw_"} <= set(recorder.ran)
     assert ("argmin" in recorder.ran) == (matching != "off")
