@@ -1,9 +1,8 @@
 """In what numbers a model computes while it trains: fp32, or bf16 where products of matrices are concerned.
 
 With "bf16" the products of student and teacher run in bfloat16 (torch's autocast), in training and in the
-evaluations that choose weights. Weights, gates, norms, residual streams, Lagrangian, losses, gradients and the
-optimizer's state stay in fp32, and so does everything after training: what is scored, timed and
-shipped is the fp32 model.
+evaluations that choose weights. Weights, gates, norms, residual streams, Lagrangian, losses, gradients and
+moments stay in fp32, and so does everything after training: what is scored, timed and shipped is fp32.
 """
 
 from __future__ import annotations
