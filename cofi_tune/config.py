@@ -143,7 +143,8 @@ class StudyConfig(Strict):
     reference_protocol: bool = False
     selection: Literal["train", "dev"] = "train"
     workers_per_trial: int = Field(ge=0)
-    concurrency: int = Field(ge=1)
+    concurrency: int = Field(ge=0)
+    """Trials at a time; 0: as many as the cluster holds, which is known once it is joined."""
     cpus_per_worker: int = Field(ge=1)
     gpus_per_worker: float = Field(ge=0)
     precision: Precision = "auto"

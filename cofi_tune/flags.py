@@ -80,6 +80,8 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
         raise ValueError(f"--name {args.name}: letters, digits, dots and dashes, at most 80")
     if args.storage is not None:
         _check_database(args.storage)
+    if args.address is not None:
+        _check_address(args.address)
     args.storage = args.storage or f"sqlite:///{Path(args.output).absolute() / 'optuna.db'}"
     drawn = draw(space, args, task, [None] * DRAWS)
     draw(space, args, task, space.points)
@@ -209,10 +211,15 @@ def parser() -> Parser:
         help="Ray Train workers; 0: in process (default: 1 with a GPU or --address, else 0)",
     )
     add(
-        "--concurrency", type=positive, metavar="N", help="trials at a time (default: as the GPUs hold, or 1)"
+        "--concurrency",
+        type=positive,
+        metavar="N",
+        help="trials at a time (default: as many as GPUs or cluster hold, 1 on a CPU)",
     )
     add("--cpus-per-worker", type=positive, metavar="N", help="threads of each (default: an equal share)")
-    add("--gpus-per-worker", type=not_negative, metavar="X", help="default: 1 where there is one")
+    add(
+        "--gpus-per-worker", type=not_negative, metavar="X", help="or a part of one, such as 0.5 (default: 1)"
+    )
     add(
         "--precision",
         default="auto",
@@ -233,7 +240,7 @@ def parser() -> Parser:
         metavar="TIME",
         help="without a step, after which a trial is ended and tried again (default 30m)",
     )
-    add("--address", help="of a Ray cluster, or auto (default: a Ray of its own)")
+    add("--address", help="auto, or HOST:PORT of a Ray cluster (default: a Ray of its own)")
     add = made.add_argument_group("results").add_argument
     add("--output", default="runs", metavar="DIR", help="holds everything (default runs)")
     add("--tracking-uri", metavar="URI", help="of MLflow (default: mlflow.db in the output directory)")
@@ -252,6 +259,18 @@ def _check_database(url: str) -> None:
         raise ValueError(
             f"--storage {shown}: no URL of a database, such as sqlite:///study.db or postgresql://host/name"
         ) from error
+
+
+def _check_address(address: str) -> None:
+    if address.startswith("ray://"):
+        # Ray Client would run Tune, and with it the study, in a process of the cluster without our files.
+        host = re.sub(r"^ray://|:[0-9]+$", "", address) or "HOST"
+        raise ValueError(
+            f"--address {address}: a search drives its trials from a node of the cluster; submit it: "
+            f"ray job submit --address http://{host}:8265 -- python -m cofi_tune.search --address auto ..."
+        )
+    if address != "auto" and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}", address):
+        raise ValueError(f"--address {address}: give auto, or HOST:PORT of the cluster's head (port 6379)")
 
 
 def _finite(text: str) -> float:

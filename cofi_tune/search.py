@@ -67,6 +67,7 @@ def _command(args: argparse.Namespace) -> int:
         from cofi_tune import dry_run
 
         config = _config(args, task, source, checked)
+        config = config.model_copy(update={"concurrency": max(1, config.concurrency)})
         dry_run.show(console, config, task, source, checked.space, checked.proposals)
         return 0
     output = Path(args.output)
@@ -136,8 +137,10 @@ def _console() -> Console:
     from rich.console import Console
 
     # Bound to the stream as it is now: what libraries print later goes another way.
-    console = Console(file=sys.stdout, highlight=False)
-    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=160)
+    if sys.stdout.isatty():
+        return Console(file=sys.stdout, highlight=False)
+    # A job's log, whatever FORCE_COLOR says: whole lines, each flushed, and no codes for a terminal.
+    return Console(file=sys.stdout, highlight=False, width=160, force_terminal=False)
 
 
 def _headline(args: argparse.Namespace, share: machine.Share) -> str:
@@ -147,9 +150,12 @@ def _headline(args: argparse.Namespace, share: machine.Share) -> str:
     number, device = (
         (share.gpus_per_worker, "GPU") if share.gpus_per_worker else (share.cpus_per_worker, "CPU")
     )
+    at_once = (
+        f"{share.concurrency} at a time" if share.concurrency else "as many at a time as the cluster holds"
+    )
     return (
         f"{args.name}: {args.trials} trials of space {args.space} with model {args.model}, "
-        f"{share.concurrency} at a time, {where}, {number:g} {device}{'s' if number != 1 else ''} per process"
+        f"{at_once}, {where}, {number:g} {device}{'s' if number != 1 else ''} per process"
     )
 
 

@@ -18,6 +18,7 @@ import torch
 
 import search_spaces
 from cofi_tune import (
+    cluster,
     commands,
     connection,
     optuna_study,
@@ -133,6 +134,8 @@ def _run(
             if remote:
                 ray.enter_context(trial.ray_started(config, address))
                 stopper.listen()
+            if address is not None:
+                config = cluster.fitted(config, cluster.ask(), watch.note)
             taught = _teacher(config, data, watch, remote, stopper)
             same_teacher(study, taught)
             preflight.room(config.output, _model_bytes(taught), budget.trials, config.concurrency)

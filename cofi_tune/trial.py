@@ -23,6 +23,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from cofi_tune.cluster import DRIVER, DRIVER_SHARE, needs
 from cofi_tune.config import StudyConfig
 from cofi_tune.interruption import Interruption, Starvation
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
@@ -30,9 +31,6 @@ from cofi_tune.records import Progress, Stopped
 from cofi_tune.watchdog import GroupWatchdog
 from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of, teach
 from cofi_tune.worker_groups import GroupSweeper
-
-DRIVER_CPUS = 0.01
-"""Of a trial that only waits for its workers; 0 would be refused."""
 
 SHORTEST_START_SECONDS = 300.0
 """For the first process of a trial, however short trials may stand still otherwise."""
@@ -100,11 +98,24 @@ def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
     # that has started them.
     threading.Thread(target=live, daemon=True).start()
     try:
-        started.result()
+        _joined(started, address)
         yield
     finally:
         ray.shutdown()
         over.set()
+
+
+def _joined(started: futures.Future[None], address: str | None) -> None:
+    try:
+        started.result()
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if address is None:
+            raise
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(
+            f"--address {address}: no Ray cluster lets this process in ({line}); run the command on a node "
+            "of it, with the cluster's token where it asks for one (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
+        ) from error
 
 
 def cpus_needed(config: StudyConfig) -> int:
@@ -123,7 +134,7 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
     """
     in_process = config.workers_per_trial == 0
     limit = max(config.timeout_seconds, SHORTEST_START_SECONDS)
-    starvation = Starvation(stopper, config.directory / "trials", limit, _needs(config))
+    starvation = Starvation(stopper, config.directory / "trials", limit, needs(config))
     stopper.look = starvation.look
     # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
     scratch = config.directory / ".ray" / str(os.getpid())
@@ -202,8 +213,9 @@ def _trainable(config: StudyConfig) -> Any:
         "resources_per_worker": {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker},
     }
     storage = str((config.directory / ".ray" / str(os.getpid()) / "train").absolute())
+    waits_on = DRIVER if DRIVER in ray.cluster_resources() else "CPU"
     return tune.with_resources(
-        tune.with_parameters(with_train, scaling=scaling, storage=storage), {"CPU": DRIVER_CPUS}
+        tune.with_parameters(with_train, scaling=scaling, storage=storage), {waits_on: DRIVER_SHARE}
     )
 
 
@@ -284,13 +296,6 @@ def _lost_its_peer(error: Exception) -> bool:
     """Whether a worker failed because another one was gone, as gloo and NCCL put it."""
     text = str(error).lower()
     return any(words in text for words in ("connection closed by peer", "connection reset", "broken pipe"))
-
-
-def _needs(config: StudyConfig) -> str:
-    """What a trial takes, in words."""
-    workers = max(1, config.workers_per_trial)
-    gpus = f" and {config.gpus_per_worker:g} GPUs" if config.gpus_per_worker else ""
-    return f"{workers} processes with {config.cpus_per_worker} CPUs{gpus} each"
 
 
 def _name(trial: Any) -> str:

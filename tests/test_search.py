@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -50,6 +51,10 @@ WRONG = [
     ("--task cola --concurrency 5000", 2, "CPUs, this machine has"),
     ("--task cola --cpus-per-worker 5000", 2, "CPUs, this machine has"),
     ("--task cola --gpus-per-worker 99", 2, "needs 99 GPUs"),
+    ("--task cola --gpus-per-worker 1.5", 2, "give 1 or 2"),
+    ("--task cola --address ray://head:10001", 2, "ray job submit --address http://head:8265 -- python"),
+    ("--task cola --address head", 2, "give auto, or HOST:PORT"),
+    ("--task cola --precision fp16", 2, "unknown precision 'fp16'"),
     ("--task cola --time-budget 90", 2, "write it as 45s, 90m, 2h"),
     ("--task cola --time-budgt 90m", 2, "did you mean --time-budget?"),
     ("--task cola --gpu-hours 0", 2, "not above 0"),
@@ -190,3 +195,29 @@ def test_every_flag_is_explained() -> None:
     budgets = "--time-budget --gpu-hours --min-score --min-speedup --enqueue --warm-start --fresh"
     for flag in f"{flags} {more} {budgets} --scenario --selection --reference-protocol --address".split():
         assert flag in done.stdout
+
+
+def test_a_jobs_log_has_whole_lines_and_no_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cofi_tune import search
+    from cofi_tune.progress import Lines, display
+    from cofi_tune.records import Progress
+
+    class Log(io.StringIO):
+        flushed: list[str]
+
+        def flush(self) -> None:
+            self.flushed = [*getattr(self, "flushed", []), self.getvalue()]
+
+    log = Log()
+    monkeypatch.setattr(sys, "stdout", log)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.setenv(name, "1")
+    with display(search._console(), "s") as watch:
+        assert type(watch) is Lines
+        for step in range(3):
+            watch.heard("s-0000", Progress(step, 9, f"phase {step} {'x' * 200}", {"loss": 0.5}, 1e-3, 1.0))
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "\x1b" not in log.getvalue()
+    assert "\r" not in log.getvalue()
+    assert {len(text.splitlines()) for text in log.flushed} >= {1, 2, 3}, "each line was flushed on its own"

@@ -1,0 +1,118 @@
+"""What a Ray cluster has, and whether a search fits on it: asked of Ray, once the search has joined it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from cofi_tune.config import StudyConfig
+from cofi_tune.machine import workers_on_gpus
+
+DRIVER = "driver"
+"""Resource of a node for processes that only wait; where no node declares it, they take of the CPUs."""
+LATENCY_BENCH = "latency_bench"
+"""Resource of a node that trains nothing, on which models are timed one at a time."""
+DRIVER_SHARE = 0.01
+"""Of a trial that only waits for its workers; 0 would be refused."""
+MANY = 10**6
+"""Nodes of a type without a limit."""
+NODE_GROUP = "ray.io/node-group"
+"""Label of the nodes that an autoscaler has started."""
+
+Resources = Mapping[str, float]
+
+
+class Cluster(NamedTuple):
+    """Nodes that are there, and those that may come."""
+
+    nodes: tuple[Resources, ...]
+    most: tuple[tuple[Resources, int], ...] = ()
+    """Of every node type of an autoscaler, as far as it has told: its resources, how many there may be."""
+    grows: bool = False
+    """Whether an autoscaler may add nodes, known or not."""
+
+    def declares(self, resource: str) -> bool:
+        """Whether any node has it, or may."""
+        return any(node.get(resource) for node in (*self.nodes, *(node for node, _ in self.most)))
+
+    def trials_at_once(self, config: StudyConfig) -> float:
+        """How many trials of a study run at one time, on what is there or, if that is more, may be."""
+        there = [(node, 1) for node in self.nodes]
+        return max(self._trials_on(config, nodes) for nodes in (there, [*self.most]))
+
+    def _trials_on(self, config: StudyConfig, nodes: list[tuple[Resources, int]]) -> float:
+        cpus, gpus = config.cpus_per_worker, config.gpus_per_worker
+        per_trial = max(1, config.workers_per_trial)
+        workers = sum(number * _workers_on(node, cpus, gpus) for node, number in nodes if number)
+        waiting = DRIVER_SHARE if config.workers_per_trial and not self.declares(DRIVER) else 0.0
+        all_cpus = sum(number * node.get("CPU", 0.0) for node, number in nodes if number)
+        return min(workers // per_trial, all_cpus // (per_trial * cpus + waiting))
+
+
+def ask() -> Cluster:
+    """What the cluster has that this process has joined."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    kinds: tuple[tuple[Resources, int], ...] = ()
+    # How many nodes of which type an autoscaler may add is told by none of Ray's public calls.
+    with contextlib.suppress(Exception):
+        told = ray._private.state.state.get_cluster_config()
+        groups = told.node_group_configs if told is not None else ()
+        kinds = tuple((dict(g.resources), MANY if g.max_count < 0 else g.max_count) for g in groups)
+    grows = bool(kinds) or any(NODE_GROUP in (node.get("Labels") or {}) for node in alive)
+    return Cluster(tuple(node["Resources"] for node in alive), kinds, grows)
+
+
+def fitted(config: StudyConfig, cluster: Cluster, note: Callable[[str], None]) -> StudyConfig:
+    """The study with as many trials at a time as the cluster holds, where the user left that open.
+
+    Args:
+        config: of the study; a `concurrency` of 0 is open.
+        cluster: where it is to run.
+        note: told what the user may want to change.
+
+    Raises:
+        ValueError: not even one trial could ever run there, which Ray would wait for without a word.
+    """
+    fit = cluster.trials_at_once(config)
+    known = bool(cluster.most) or not cluster.grows
+    if known and fit < 1:
+        raise ValueError(
+            f"--address: a trial needs {needs(config)}, and this cluster never has that free "
+            f"({_shown(cluster)}); lower --workers-per-trial, --cpus-per-worker or --gpus-per-worker, or add "
+            "nodes"
+        )
+    if config.concurrency == 0:
+        at_once = max(1, min(config.trials, int(fit)))
+        more = "" if known else "; what its autoscaler may add is not known: for more, give --concurrency"
+        note(f"trials at a time: {at_once}, on {_shown(cluster)}{more}")
+        return config.model_copy(update={"concurrency": at_once})
+    if known and fit < config.concurrency:
+        note(f"--concurrency {config.concurrency}: this cluster runs {fit:g} at a time; the others wait")
+    return config
+
+
+def needs(config: StudyConfig) -> str:
+    """What a trial takes, in words."""
+    workers = max(1, config.workers_per_trial)
+    gpus = f" and {config.gpus_per_worker:g} GPUs" if config.gpus_per_worker else ""
+    return f"{workers} processes with {config.cpus_per_worker} CPUs{gpus} each"
+
+
+def _workers_on(node: Resources, cpus: int, gpus: float) -> int:
+    by_cpu = int(node.get("CPU", 0.0) // cpus)
+    return min(by_cpu, workers_on_gpus(int(node.get("GPU", 0.0)), gpus)) if gpus else by_cpu
+
+
+def _shown(cluster: Cluster) -> str:
+    """Its nodes in a few words."""
+    cpus, gpus = (sum(node.get(name, 0.0) for node in cluster.nodes) for name in ("CPU", "GPU"))
+    nodes = f"{len(cluster.nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs in all"
+    if not cluster.most:
+        return nodes
+    kinds = (
+        f"{number:g} of {r.get('CPU', 0):g} CPUs, {r.get('GPU', 0):g} GPUs" for r, number in cluster.most
+    )
+    return f"{nodes}, at most {' + '.join(kinds)}"

@@ -1,0 +1,100 @@
+"""Whether a search fits on a cluster: what is there, what may come, and what never will."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofi_tune.cluster import MANY, Cluster, fitted
+from cofi_tune.config import StudyConfig
+
+HEAD = {"memory": 1e9, "driver": 1.0, "latency_bench": 1.0}
+GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
+
+
+def config(
+    workers: int = 1, cpus: int = 1, gpus: float = 1.0, concurrency: int = 0, trials: int = 16
+) -> StudyConfig:
+    return StudyConfig(
+        name="s",
+        task="cola",
+        source={},
+        model="tiny",
+        trials=trials,
+        epochs=1.0,
+        teacher_epochs=1.0,
+        base_learning_rate=1e-3,
+        workers_per_trial=workers,
+        concurrency=concurrency,
+        cpus_per_worker=cpus,
+        gpus_per_worker=gpus,
+        output=Path("runs"),
+        tracking_uri="",
+        storage="",
+    )
+
+
+def at_once(cluster: Cluster, **asked: Any) -> tuple[int, list[str]]:
+    notes: list[str] = []
+    return fitted(config(**asked), cluster, notes.append).concurrency, notes
+
+
+@pytest.mark.parametrize(
+    ("asked", "trials"),
+    [
+        ({}, 3),
+        ({"gpus": 0.25}, 12),
+        ({"gpus": 0.25, "cpus": 4}, 6),
+        ({"workers": 2}, 1),
+        ({"workers": 3, "cpus": 8}, 1),
+        ({"gpus": 0.0, "workers": 0, "cpus": 3}, 6),
+        ({"gpus": 0.25, "trials": 5}, 5),
+    ],
+)
+def test_as_many_as_fit_on_nodes_that_are_there(asked: dict[str, Any], trials: int) -> None:
+    found, notes = at_once(Cluster((HEAD, GPU_NODE, GPU_NODE, GPU_NODE)), **asked)
+    assert found == trials
+    assert notes == [f"trials at a time: {trials}, on 4 nodes with 24 CPUs and 3 GPUs in all"]
+
+
+def test_what_waits_takes_a_share_of_a_cpu_where_no_node_is_for_it() -> None:
+    asked = {"gpus": 0.0, "cpus": 4}
+    assert at_once(Cluster(({"CPU": 8.0},)), **asked)[0] == 1
+    assert at_once(Cluster(({"CPU": 8.0}, HEAD)), **asked)[0] == 2
+    assert at_once(Cluster(({"CPU": 8.0},)), **asked | {"workers": 0})[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"workers": 4}, "a trial needs 4 processes with 1 CPUs and 1 GPUs each"),
+        ({"gpus": 2.0}, "1 processes with 1 CPUs and 2 GPUs each"),
+        ({"cpus": 9}, "1 processes with 9 CPUs and 1 GPUs each"),
+    ],
+)
+def test_what_can_never_run_is_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^--address: .*{words}, and this cluster never has that free"):
+        at_once(Cluster((HEAD, GPU_NODE, GPU_NODE, GPU_NODE)), **asked)
+    kinds = ((HEAD, 1), (GPU_NODE, 3))
+    with pytest.raises(ValueError, match=r"at most 1 of 0 CPUs, 0 GPUs \+ 3 of 8 CPUs, 1 GPUs"):
+        at_once(Cluster((HEAD,), kinds, grows=True), **asked)
+
+
+def test_an_autoscaler_that_tells_is_believed() -> None:
+    assert at_once(Cluster((HEAD,), ((GPU_NODE, 4),), grows=True), trials=9)[0] == 4
+    assert at_once(Cluster((HEAD,), ((GPU_NODE, MANY), (HEAD, 1)), grows=True), trials=9)[0] == 9
+
+
+def test_where_it_does_not_tell_the_user_is() -> None:
+    found, [note] = at_once(Cluster((HEAD,), grows=True), workers=8)
+    assert found == 1
+    assert note.endswith("what its autoscaler may add is not known: for more, give --concurrency")
+    assert at_once(Cluster((HEAD,), grows=True), concurrency=40) == (40, [])
+
+
+def test_more_than_fit_wait() -> None:
+    found, [note] = at_once(Cluster((HEAD, GPU_NODE)), concurrency=3)
+    assert found == 3
+    assert note == "--concurrency 3: this cluster runs 1 at a time; the others wait"
