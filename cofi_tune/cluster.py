@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from cofi_tune.config import StudyConfig
 from cofi_tune.machine import workers_on_gpus
@@ -21,6 +21,8 @@ NODE_GROUP = "ray.io/node-group"
 """Label of the nodes that an autoscaler has started."""
 
 Resources = Mapping[str, float]
+Timing = Literal["alone", "crowd", "bench"]
+"""See `Setup.timing`."""
 
 
 class Cluster(NamedTuple):
@@ -50,6 +52,27 @@ class Cluster(NamedTuple):
         return min(workers // per_trial, all_cpus // (per_trial * cpus + waiting))
 
 
+@contextlib.contextmanager
+def joining(address: str | None) -> Iterator[None]:
+    """Inside, a process joins the cluster at an address; None: a Ray of its own.
+
+    Raises:
+        OSError: none answers there, or it does not let this process in; with the remedy.
+    """
+    import ray
+
+    try:
+        yield
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if address is None:
+            raise
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(
+            f"--address {address}: no Ray cluster lets this process in ({line}); run the command on a node "
+            "of it, with the cluster's token where it asks for one (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
+        ) from error
+
+
 def ask() -> Cluster:
     """What the cluster has that this process has joined."""
     import ray
@@ -63,6 +86,25 @@ def ask() -> Cluster:
         kinds = tuple((dict(g.resources), MANY if g.max_count < 0 else g.max_count) for g in groups)
     grows = bool(kinds) or any(NODE_GROUP in (node.get("Labels") or {}) for node in alive)
     return Cluster(tuple(node["Resources"] for node in alive), kinds, grows)
+
+
+def where_timed(config: StudyConfig, cluster: Cluster | None, note: Callable[[str], None]) -> Timing:
+    """Where the models of a study are timed, so that their times can be compared; see `Setup.timing`.
+
+    Args:
+        config: of the study, its `concurrency` known.
+        cluster: where it runs; None: a Ray of its own on this machine.
+        note: told what the user may want to change.
+    """
+    if cluster is not None and cluster.declares(LATENCY_BENCH):
+        return "bench"
+    if config.gpus_per_worker >= 1 or (cluster is None and config.concurrency == 1):
+        return "alone"
+    note(
+        "models are timed beside running trials, each in turn with the dense model: speedups hold within "
+        "their quartiles, and share no front with those timed alone"
+    )
+    return "crowd"
 
 
 def fitted(config: StudyConfig, cluster: Cluster, note: Callable[[str], None]) -> StudyConfig:

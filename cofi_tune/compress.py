@@ -6,9 +6,9 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,18 +16,33 @@ import cofi_tune
 from cofi_tune import checkpoint, evaluate, latency, methods, predictions, teacher
 from cofi_tune.config import Setup, TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
-from cofi_tune.data.encode import EncodedTask, open_encoded
+from cofi_tune.data.encode import EncodedSplit, EncodedTask, open_encoded
 from cofi_tune.loop import Training
 from cofi_tune.methods import Method
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
 from cofi_tune.precision import resolve
 from cofi_tune.ranks import ALONE, Ranks
-from cofi_tune.records import Measurement, Progress, encoder_macs
+from cofi_tune.records import Latency, Measurement, Progress, encoder_macs
 from cofi_tune.resumable import Upkeep, resumable
 
 
+class Timed(NamedTuple):
+    """A model's times, and the machine that they were taken on: its part of a contract."""
+
+    latencies: tuple[Latency, ...]
+    made_on: dict[str, Any]
+
+
+Timer = Callable[[CofiForSequenceClassification, CofiForSequenceClassification, EncodedSplit, Setup], Timed]
+"""Times a model beside the dense one on rows; `timed_here`, or somewhere else."""
+
+
 def compress(
-    trial: TrialConfig, setup: Setup, ranks: Ranks = ALONE, upkeep: Upkeep | None = None
+    trial: TrialConfig,
+    setup: Setup,
+    ranks: Ranks = ALONE,
+    upkeep: Upkeep | None = None,
+    timer: Timer | None = None,
 ) -> Iterator[Progress | Measurement]:
     """Train, cut, score, time and save; yields its progress and, on the first worker, the measurement last.
 
@@ -38,6 +53,7 @@ def compress(
         setup: where data and teacher are, where results go, what to run on.
         ranks: this worker's place among those of the trial.
         upkeep: what happens between the steps; None: checkpoints as `setup` says.
+        timer: times the model; None: on this run's device.
 
     Raises:
         Stopped: the run ended without a model worth measuring, with the reason.
@@ -63,7 +79,9 @@ def compress(
     if ranks.rank == 0:
         seconds = time.perf_counter() - training.started
         scores = evaluate.dev_scores(logits[0], data), evaluate.dev_scores(logits[1], data)
-        measurement = measure(training.student, dense, data, method, setup, scores, seconds)
+        dev = data.splits[data.task.dev_splits[0]]
+        timed = (timer or timed_here)(training.student, dense, dev, setup)
+        measurement = measure(training.student, dense, data, method, setup, scores, timed, seconds)
         predictions.save(setup.output, data, *logits)
         save(training.student, measurement, method, data, setup.output)
         yield measurement
@@ -113,25 +131,25 @@ def measure(
     method: Method,
     setup: Setup,
     scores_of: tuple[dict[str, float], dict[str, float]],
+    timed: Timed,
     seconds: float,
 ) -> Measurement:
-    """Time what is shipped, beside the dense model, and put all figures together.
+    """Put all figures of what is shipped together.
 
     Args:
         model: what is shipped.
         dense: the dense model.
-        data: whose dev rows are timed.
+        data: whose dev rows were scored and timed.
         method: what made the model.
         setup: of the run.
         scores_of: the scores of both.
+        timed: its times.
         seconds: of training.
     """
     task = data.task
     scores, dense_scores = scores_of
     dev = data.splits[task.dev_splits[0]]
-    scenarios = dict.fromkeys((setup.scenario, *setup.scenarios))
-    latencies = latency.measure(model, dense, dev, scenarios)
-    objective = next(t for t in latencies if t.scenario == setup.scenario)
+    objective = next(t for t in timed.latencies if t.scenario == setup.scenario)
     status = method.status(0)
     mean_tokens = max(1, round(float(dev.lengths.mean())))
     kept, whole = (encoder_parameters_of(m) for m in (model, dense))
@@ -140,7 +158,7 @@ def measure(
         speedup=objective.speedup,
         scores=scores,
         teacher_scores=dense_scores,
-        latencies=latencies,
+        latencies=timed.latencies,
         sparsity=1 - kept / whole,
         model_sparsity=1 - model.num_parameters() / dense.num_parameters(),
         num_parameters=model.num_parameters(),
@@ -151,8 +169,26 @@ def measure(
         expected_sparsity=status.expected_sparsity,
         target_sparsity=status.target_sparsity,
         seconds=seconds,
-        contract=contract(data, setup),
+        contract=contract(data, setup, timed.made_on),
     )
+
+
+def timed_here(
+    model: CofiForSequenceClassification,
+    dense: CofiForSequenceClassification,
+    dev: EncodedSplit,
+    setup: Setup,
+) -> Timed:
+    """Time what is shipped beside the dense model, where they are.
+
+    Args:
+        model: what is shipped.
+        dense: the dense model, on the same device.
+        dev: rows to time.
+        setup: names scenarios and device.
+    """
+    scenarios = dict.fromkeys((setup.scenario, *setup.scenarios))
+    return Timed(latency.measure(model, dense, dev, scenarios), made_on(setup.device))
 
 
 def encoder_parameters_of(model: CofiForSequenceClassification) -> int:
@@ -161,10 +197,17 @@ def encoder_parameters_of(model: CofiForSequenceClassification) -> int:
     return sum(p.numel() for linear in linears for p in linear.parameters())
 
 
-def contract(data: EncodedTask, setup: Setup) -> dict[str, Any]:
-    """What a measurement is comparable under."""
+def contract(data: EncodedTask, setup: Setup, machine: dict[str, Any]) -> dict[str, Any]:
+    """What a measurement is comparable under.
+
+    Args:
+        data: what was scored and timed.
+        setup: of the run.
+        machine: what `made_on` says where it was timed.
+    """
     return {
-        **made_on(setup.device),
+        **machine,
+        # Not the precision of training: a model is scored, timed and shipped in fp32.
         "task": data.task.name,
         "data": data.content_hash,
         "teacher": setup.teacher.name,
@@ -173,6 +216,7 @@ def contract(data: EncodedTask, setup: Setup) -> dict[str, Any]:
         "mean_tokens": round(float(data.splits[data.task.dev_splits[0]].lengths.mean()), 1),
         "throughput_rows": latency.THROUGHPUT_ROWS,
         "timed": "search",
+        "alone": "no" if setup.timing == "crowd" else "yes",
     }
 
 

@@ -103,6 +103,9 @@ class Setup(Strict):
     """Rows that choose the best checkpoint. "dev" is the paper's protocol, and selects on reported rows."""
     model_seed: int = 0
     precision: Precision = "auto"
+    timing: Literal["alone", "crowd", "bench"] = "alone"
+    """Whether the model is timed on this run's device, with nothing of ours beside it or in a crowd of
+    trials, or alone on the cluster's bench."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """From one checkpoint to the next, at least."""
     timeout_seconds: float = Field(default=1800.0, gt=0)

@@ -65,7 +65,8 @@ def retime(
     dev, dense = _to_compare_with(study, output, device)
     if throughput_rows > max(BATCH, len(dev)):
         raise ValueError(f"--batch {throughput_rows}: there are only {len(dev)} rows to time; give fewer")
-    here = compress.made_on(device) | {"throughput_rows": throughput_rows, "timed": "again"}
+    more = {"throughput_rows": throughput_rows, "timed": "again", "alone": "yes"}
+    here = compress.made_on(device) | more
     timed = []
     for one, measured in over:
         directory = output / study.study_name / "trials" / one.asked.trial_id

@@ -134,15 +134,18 @@ def _run(
             if remote:
                 ray.enter_context(trial.ray_started(config, address))
                 stopper.listen()
-            if address is not None:
-                config = cluster.fitted(config, cluster.ask(), watch.note)
+            there = None if address is None else cluster.ask()
+            if there is not None:
+                config = cluster.fitted(config, there, watch.note)
+            timing = cluster.where_timed(config, there, watch.note)
             taught = _teacher(config, data, watch, remote, stopper)
             same_teacher(study, taught)
             preflight.room(config.output, _model_bytes(taught), budget.trials, config.concurrency)
             space = search_spaces.load(config.space, config.task).space
             warm_start.add(study, config.storage, config.warm_start, space, watch.note)
+            watchers = [watch, box, tidy]
             asked = _proposals(
-                config, study, task, data, taught, budget, stopper, [watch, box, tidy], unfinished
+                config, study, task, data, taught, timing, budget, stopper, watchers, unfinished
             )
             _search(config, asked, launch or functools.partial(trial.launch, address=address), stopper)
             ended_by = asked.ended_by
@@ -155,6 +158,7 @@ def _proposals(
     task: Task,
     data: EncodedTask,
     taught: Path,
+    timing: cluster.Timing,
     budget: Budget,
     stopper: Interruption,
     watchers: list[Any],
@@ -166,7 +170,7 @@ def _proposals(
         own = TrialConfig.from_proposal(
             proposal, base_learning_rate=config.base_learning_rate, epochs=config.epochs, seed=config.seed
         )
-        setup = _setup(config, data, taught, trial_id, stopper.stop_file)
+        setup = _setup(config, data, taught, timing, trial_id, stopper.stop_file)
         again = commands.reproduce(config, task, taught, trial_id, own)
         return worker.Job(trial_id, own, setup), commands.settings_of(own), again
 
@@ -184,7 +188,14 @@ def _proposals(
     )
 
 
-def _setup(config: StudyConfig, data: EncodedTask, taught: Path, trial_id: str, stop_file: Path) -> Setup:
+def _setup(
+    config: StudyConfig,
+    data: EncodedTask,
+    taught: Path,
+    timing: cluster.Timing,
+    trial_id: str,
+    stop_file: Path,
+) -> Setup:
     return Setup(
         data=data.directory,
         teacher=taught.absolute(),
@@ -197,6 +208,7 @@ def _setup(config: StudyConfig, data: EncodedTask, taught: Path, trial_id: str, 
         selection=config.selection,
         model_seed=config.seed,
         precision=config.precision,
+        timing=timing,
         checkpoint_seconds=config.checkpoint_seconds,
         timeout_seconds=config.timeout_seconds,
         stop_file=stop_file,

@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import report
+from analysis.contracts import crowded
+from analysis.sentences import BESIDE
 from cofi_tune.messages import DUPLICATE
 from cofi_tune.on_disk import OnDisk
 
@@ -114,6 +116,8 @@ def show(console: Console, document: Mapping[str, Any], directory: Path) -> None
         console.print()
         console.print(_table(document))
         say(document["recommendation"])
+        if crowded(document["contract"]):
+            say(BESIDE)
         say(f"Models: {directory}/trials/{document['study']}-<trial>/model")
     if document["not_comparable"]:
         say(f"Measured elsewhere or otherwise, so left out: {', '.join(document['not_comparable'])}")

@@ -23,7 +23,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from cofi_tune.cluster import DRIVER, DRIVER_SHARE, needs
+from cofi_tune.cluster import DRIVER, DRIVER_SHARE, joining, needs
 from cofi_tune.config import StudyConfig
 from cofi_tune.interruption import Interruption, Starvation
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
@@ -98,24 +98,12 @@ def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
     # that has started them.
     threading.Thread(target=live, daemon=True).start()
     try:
-        _joined(started, address)
+        with joining(address):
+            started.result()
         yield
     finally:
         ray.shutdown()
         over.set()
-
-
-def _joined(started: futures.Future[None], address: str | None) -> None:
-    try:
-        started.result()
-    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
-        if address is None:
-            raise
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OSError(
-            f"--address {address}: no Ray cluster lets this process in ({line}); run the command on a node "
-            "of it, with the cluster's token where it asks for one (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
-        ) from error
 
 
 def cpus_needed(config: StudyConfig) -> int:

@@ -240,6 +240,10 @@ def _compress(job: Job, ranks: Ranks, upkeep: Upkeep) -> Iterator[Progress | Mea
     from cofi_tune.compress import compress
 
     quiet_libraries()
+    if job.setup.timing == "bench":
+        from cofi_tune.bench import timed_there
+
+        return compress(job.trial, job.setup, ranks, upkeep, timed_there)
     return compress(job.trial, job.setup, ranks, upkeep)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cofi_tune.cluster import MANY, Cluster, fitted
+from cofi_tune.cluster import MANY, Cluster, fitted, where_timed
 from cofi_tune.config import StudyConfig
 
 HEAD = {"memory": 1e9, "driver": 1.0, "latency_bench": 1.0}
@@ -98,3 +98,23 @@ def test_more_than_fit_wait() -> None:
     found, [note] = at_once(Cluster((HEAD, GPU_NODE)), concurrency=3)
     assert found == 3
     assert note == "--concurrency 3: this cluster runs 1 at a time; the others wait"
+
+
+@pytest.mark.parametrize(
+    ("asked", "cluster", "where"),
+    [
+        ({"gpus": 0.0, "concurrency": 1}, None, "alone"),
+        ({"gpus": 0.0, "concurrency": 2}, None, "crowd"),
+        ({"gpus": 1.0, "concurrency": 4}, None, "alone"),
+        ({"gpus": 0.5, "concurrency": 4}, None, "crowd"),
+        ({"gpus": 0.5, "concurrency": 1}, None, "alone"),
+        ({"gpus": 0.0, "concurrency": 1}, Cluster((GPU_NODE,)), "crowd"),
+        ({"gpus": 1.0, "concurrency": 2}, Cluster((GPU_NODE,)), "alone"),
+        ({"gpus": 0.5, "concurrency": 2}, Cluster((GPU_NODE, HEAD)), "bench"),
+        ({"gpus": 0.5, "concurrency": 2}, Cluster((GPU_NODE,), ((HEAD, 1),), grows=True), "bench"),
+    ],
+)
+def test_where_models_are_timed(asked: dict[str, Any], cluster: Cluster | None, where: str) -> None:
+    notes: list[str] = []
+    assert where_timed(config(**asked), cluster, notes.append) == where
+    assert len(notes) == (where == "crowd")

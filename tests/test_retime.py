@@ -39,7 +39,8 @@ def searched(stand_in: Any) -> Path:
             return Outcome.failed("out_of_memory")
         shutil.copytree(job.setup.teacher, job.setup.output / "model")
         measured = stand_in.measure(job).measurement
-        contract = compress.contract(open_encoded(job.setup.data), job.setup)
+        machine = compress.made_on(job.setup.device)
+        contract = compress.contract(open_encoded(job.setup.data), job.setup, machine)
         return Outcome("complete", measurement=replace(measured, contract=contract))
 
     command = "python -m cofi_tune.search --task signs"
