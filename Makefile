@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults check format clean
+.PHONY: install demo test test-cluster test-faults check format clean
 
 install: .venv/installed
 
@@ -22,10 +22,13 @@ check: install
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -m "not faults and not cluster"
+
+test-cluster: install
+	$(BIN)/python -m pytest -m cluster
 
 test-faults: install
-	$(BIN)/python -m pytest -m faults -n 2
+	$(BIN)/python -m pytest -m "faults and not cluster" -n 2
 
 format: install
 	$(BIN)/ruff check --fix
