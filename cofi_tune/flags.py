@@ -78,6 +78,9 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     args.name = args.name or re.sub(r"[^a-z0-9.]+", "-", default)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", args.name):
         raise ValueError(f"--name {args.name}: letters, digits, dots and dashes, at most 80")
+    for flag, url in (("--storage", args.storage), ("--tracking-uri", args.tracking_uri)):
+        if url is not None:
+            _check_owner(flag, url)
     if args.storage is not None:
         _check_database(args.storage)
     if args.address is not None:
@@ -246,6 +249,12 @@ def parser() -> Parser:
     add("--tracking-uri", metavar="URI", help="of MLflow (default: mlflow.db in the output directory)")
     add("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output directory)")
     return made
+
+
+def _check_owner(flag: str, url: str) -> None:
+    """Refuse what would make a part of a password the name of a host, and be said in an error."""
+    if url.partition("//")[2].partition("?")[0].count("@") > 1:
+        raise ValueError(f"{flag}: an @ in a user's name or password is written %40")
 
 
 def _check_database(url: str) -> None:

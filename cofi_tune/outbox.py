@@ -18,6 +18,7 @@ from types import TracebackType
 from cofi_tune import connection
 from cofi_tune.history import History
 from cofi_tune.messages import Asked, Outcome
+from cofi_tune.passwords import masked
 from cofi_tune.records import Progress
 from cofi_tune.tracking import Tracking
 
@@ -239,9 +240,9 @@ def default_storage(output: Path) -> str:
 def _flags(output: Path, name: str, storage: str, uri: str) -> str:
     words = ["--output", str(output), "--name", name]
     if storage != default_storage(output):
-        words += ["--storage", connection.masked(storage)]
-    if connection.masked(uri) != uri:
-        words += ["--tracking-uri", connection.masked(uri)]
+        words += ["--storage", masked(storage)]
+    if masked(uri) != uri:
+        words += ["--tracking-uri", masked(uri)]
     return shlex.join(words)
 
 

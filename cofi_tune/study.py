@@ -47,7 +47,7 @@ from cofi_tune.proposals import Proposals
 from cofi_tune.purpose import purpose, same_teacher, study_tags
 from cofi_tune.records import INTERRUPTED, SCENARIOS, Stopped
 from cofi_tune.resumable import Upkeep
-from cofi_tune.storage import database_errors
+from cofi_tune.storage import database_errors, only_driver_anywhere
 from cofi_tune.tidy import Tidy
 from cofi_tune.tracking import Tracking
 
@@ -94,6 +94,7 @@ def run(
         only_driver(config.directory, config.name, watch.note),
         preflight.marked(config.directory),
         signals(stopper),
+        database_errors(),
         contextlib.ExitStack() as closing,
     ):
         preflight.clear(config.directory, watch.note)
@@ -115,6 +116,7 @@ def _run(
     watch.note(_describe(data))
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
     refuse_elsewhere(study, config.directory)
+    closing.enter_context(only_driver_anywhere(config.storage, config.name, study.user_attrs["uid"]))
     preflight.known(config.directory, {optuna_study.trial_id_of(config.name, t.number) for t in study.trials})
     unfinished = optuna_study.settle(study)
     done = optuna_study.finished(study)
@@ -221,8 +223,7 @@ def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Inte
     if stopper.requested:
         raise Interrupted
     try:
-        with database_errors():
-            launch(config, asked, stopper)
+        launch(config, asked, stopper)
     finally:
         asked.leave("the search was stopped")
     if stopper.blocked is not None:

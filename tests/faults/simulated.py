@@ -1,7 +1,7 @@
 """A search whose trials take no time, and what it must leave in MLflow.
 
 Study, proposals and outbox are real, only Ray and torch are missing.
-As a command: `python simulated.py OUTPUT NAME TRIALS TRACKING_URI SECONDS_PER_STEP`.
+As a command: `python simulated.py OUTPUT NAME TRIALS TRACKING_URI SECONDS_PER_STEP [STORAGE]`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def search(
     uri: str,
     say: Callable[[str], None] = print,
     before: Callable[[int, int], None] = lambda trial, step: None,
+    storage: str | None = None,
 ) -> None:
     """Until so many trials are finished; every fourth one fails.
 
@@ -79,9 +80,10 @@ def search(
         uri: of MLflow.
         say: told what the user would be told.
         before: called before each report with the trial's number and the step.
+        storage: of the study; None: SQLite in the output.
     """
     (output / name).mkdir(parents=True, exist_ok=True)
-    storage = default_storage(output)
+    storage = storage or default_storage(output)
     study = optuna_study.open_study(storage, name, {"task": "simulated"})
     unfinished, done = optuna_study.settle(study), optuna_study.finished(study)
     study.set_user_attr("tracking", {"uri": uri, "password": False, "tags": TAGS})
@@ -156,4 +158,5 @@ if __name__ == "__main__":
         int(sys.argv[3]),
         sys.argv[4],
         before=lambda trial, step: time.sleep(float(sys.argv[5])),
+        storage=sys.argv[6] if len(sys.argv) > 6 else None,
     )

@@ -39,6 +39,8 @@ class Search:
         self.faults: list[dict[str, Any]] = []
         self.environment: dict[str, str] = {}
         self.trials = 2
+        self.storage = f"sqlite:///{output}/optuna.db"
+        self.tracking_uri = f"sqlite:///{output}/mlflow.db"
 
     def command(self, *more: str) -> list[str]:
         return [
@@ -91,7 +93,7 @@ class Search:
 
     @property
     def study(self) -> optuna.Study:
-        return optuna.load_study(study_name="s", storage=f"sqlite:///{self.output}/optuna.db")
+        return optuna.load_study(study_name="s", storage=self.storage)
 
     def reasons(self) -> list[str | None]:
         return [trial.user_attrs["outcome"]["reason"] for trial in self.study.trials]
@@ -113,7 +115,7 @@ class Search:
         trials = self.study.trials
         assert [trial.user_attrs["trial_id"] for trial in trials] == ids
         assert all(trial.state.is_finished() for trial in trials), [trial.state for trial in trials]
-        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{self.output}/mlflow.db")
+        client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
         runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
         assert sorted(run.info.run_name for run in runs) == sorted([*ids, "s (study)"])
         assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
