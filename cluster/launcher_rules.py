@@ -156,14 +156,12 @@ def _workers(config: dict[str, Any]) -> Iterator[Finding]:
         if name == config["head_node_type"]:
             if high:
                 yield Finding((*where, "max_workers"), "more heads: write max_workers: 0 here")
-        elif not high:
-            yield Finding(
-                (*where, "max_workers"), "no node of this type may start: write 1 or more, or leave it out"
-            )
         elif high > most:
             yield Finding(
                 (*where, "max_workers"), f"{high} of a type, where max_workers of the file is {most}"
             )
+    if not any(node_type["max_workers"] for node_type in config["available_node_types"].values()):
+        yield Finding(("available_node_types",), "max_workers is 0 for every type: no worker may start")
     if config["idle_timeout_minutes"] <= 0:
         yield Finding(("idle_timeout_minutes",), "a node would go between two trials: write 1 or more")
 
