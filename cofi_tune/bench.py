@@ -30,9 +30,12 @@ def timed_there(
     """
     import numpy as np
     import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     rows = {name: np.array(getattr(dev, name)) for name in ARRAYS}
-    task = ray.remote(num_cpus=0, resources={LATENCY_BENCH: 1})(on_bench)
+    # Outside of the trial's placement group, which children would inherit, and which has no bench.
+    outside = PlacementGroupSchedulingStrategy(placement_group=None)
+    task = ray.remote(num_cpus=0, resources={LATENCY_BENCH: 1}, scheduling_strategy=outside)(on_bench)
     packed = [ray.put(pack(one)) for one in (model, dense)]
     timed: Timed = ray.get(task.remote(*packed, ray.put(rows), setup))
     return timed

@@ -252,7 +252,9 @@ def _fit(job: Job, scaling: dict[str, Any], storage: str) -> Outcome | None:
             name=f"{job.trial_id}-{uuid.uuid4().hex[:8]}",
             storage_path=storage,
             callbacks=[TuneReportCallback()],
-            failure_config=FailureConfig(max_failures=0),
+            # A lost process goes up to Tune, and to `attempts.py`. A node whose end was announced is no
+            # failure: the group is built again, here, as often as that happens.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1),
         ),
     )
     try:

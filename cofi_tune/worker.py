@@ -160,10 +160,16 @@ def in_tune(config: dict[str, Any]) -> None:
 
 
 def attempt(job: Job) -> Outcome | None:
-    """See `attempts.begin`; without a driver's stop file nobody tries again."""
+    """See `attempts.begin`; without a driver's stop file nobody tries again.
+
+    Nodes that are gone are counted as a whole: which of them a lost process was on, nobody is left to say.
+    """
     if job.setup.stop_file is None:
         return None
-    return attempts.begin(job.setup.output, job.setup.stop_file.name)
+    import ray
+
+    lost = sum(not node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 0
+    return attempts.begin(job.setup.output, job.setup.stop_file.name, lost)
 
 
 def in_train(config: dict[str, Any]) -> None:

@@ -111,6 +111,11 @@ class Search:
 
     def check(self) -> None:
         """As many trials as were asked for, each once: in Optuna, in MLflow, on disk; nothing left over."""
+        self.check_trials()
+        self.no_process_is_left()
+
+    def check_trials(self) -> None:
+        """The same, but for processes."""
         ids = [f"s-{number:04d}" for number in range(self.trials)]
         trials = self.study.trials
         assert [trial.user_attrs["trial_id"] for trial in trials] == ids
@@ -130,7 +135,6 @@ class Search:
             if trial.state is TrialState.COMPLETE:
                 assert (directory / "model" / "model.safetensors").is_file()
         assert not list((self.output / "s").glob(".*"))
-        self.no_process_is_left()
 
     def processes(self) -> list[str]:
         found = []
