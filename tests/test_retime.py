@@ -231,7 +231,7 @@ def test_memory_that_runs_out_is_said(
 
 def test_usage(output: Path, timed_again: Command, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, said in [
-        (["--study", "tmied"], f"unknown study 'tmied'; did you mean {NAME}? studies: "),
+        (["--study", "timed-agian"], f"unknown study 'timed-agian'; did you mean {NAME}? studies: "),
         (["--threads", "4000"], "--threads 4000: this machine has "),
         (["--batch", "4000"], "--batch 4000: there are only 20 rows to time; give fewer\n"),
         (["--device", "gpu"], "--device gpu: give cpu, cuda or cuda:N\n"),
