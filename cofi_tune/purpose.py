@@ -68,6 +68,7 @@ def study_tags(config: StudyConfig, study: optuna.Study, data: EncodedTask) -> d
         "cofi.model": config.model,
         "cofi.data": study.user_attrs["purpose"]["data"],
         "cofi.device": config.device,
+        "cofi.precision": config.trained_in,
         "cofi.scenario": config.scenario,
         "cofi.metric": data.task.metric,
         "cofi.dev_split": data.task.dev_splits[0],

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,13 @@ def _command(args: argparse.Namespace) -> int:
     console = _console()
     # Before torch reads it; see trial.py.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if args.address is None:
+        # Before Ray reads it. The switch, meant for firewalls of other systems, is the only one by which all
+        # processes of a Ray listen on loopback alone; without it they listen on every interface.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        if "lo" in (name for _, name in socket.if_nameindex()):
+            for library in ("GLOO", "NCCL"):
+                os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     if args.dry_run:
         from cofi_tune import dry_run
 

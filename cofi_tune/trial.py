@@ -243,9 +243,12 @@ def _fit(job: Job, scaling: dict[str, Any], storage: str) -> Outcome | None:
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    from cofi_tune.process_group import OwnMeeting
+
     trainer = TorchTrainer(
         in_train,
         train_loop_config={"job": job},
+        torch_config=OwnMeeting(),
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             # Another name for every attempt: what Ray Train would bring back of the last one is not ours.

@@ -173,10 +173,12 @@ def attempt(job: Job) -> Outcome | None:
 
 
 def in_train(config: dict[str, Any]) -> None:
-    """Runs this worker's part of a trial in the process group that Ray Train has set up."""
+    """Runs this worker's part of a trial, joined with the other workers that Ray Train has started."""
     import ray.train
     import ray.train.torch
     from ray.util import get_current_placement_group
+
+    from cofi_tune.process_group import joined
 
     job: Job = config["job"]
     context = ray.train.get_context()
@@ -187,7 +189,8 @@ def in_train(config: dict[str, Any]) -> None:
         job = Job(job.trial_id, job.trial, job.setup.model_copy(update=own))
     group = get_current_placement_group()
     group_id = group.id.hex() if group is not None else None
-    work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
+    with joined(ranks, job.setup.device):
+        work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
 
 
 def teach(config: StudyConfig, data: Path, stop_file: Path) -> Iterator[Progress | Path]:

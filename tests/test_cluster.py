@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
+from ray.train import ScalingConfig
 
-from cofi_tune.cluster import MANY, Cluster, fitted, where_timed
+from cofi_tune.cluster import MANY, Cluster, fitted, joining, where_timed
 from cofi_tune.config import StudyConfig
 
 HEAD = {"memory": 1e9, "driver": 1.0, "latency_bench": 1.0}
@@ -118,3 +120,21 @@ def test_where_models_are_timed(asked: dict[str, Any], cluster: Cluster | None, 
     notes: list[str] = []
     assert where_timed(config(**asked), cluster, notes.append) == where
     assert len(notes) == (where == "crowd")
+
+
+def test_a_cluster_that_is_not_there_or_lets_nobody_in() -> None:
+    for error in (ConnectionError("nothing at 10.0.0.1:6379\nmore"), AuthenticationError("wrong token")):
+        with (
+            pytest.raises(
+                OSError, match=r"^--address 10.0.0.1:6379: no Ray cluster .*RAY_AUTH_TOKEN_PATH\)$"
+            ),
+            joining("10.0.0.1:6379"),
+        ):
+            raise error
+        with pytest.raises(type(error)), joining(None):
+            raise error
+
+
+def test_ray_takes_parts_of_gpus() -> None:
+    scaling = ScalingConfig(num_workers=1, use_gpu=True, resources_per_worker={"CPU": 1, "GPU": 0.5})
+    assert scaling._resources_per_worker_not_none == {"CPU": 1, "GPU": 0.5}
