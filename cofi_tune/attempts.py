@@ -26,7 +26,7 @@ class Attempt(NamedTuple):
     """Nodes that the cluster had lost by then."""
 
 
-def begin(directory: Path, session: str, nodes_lost: int = 0) -> Outcome | None:
+def begin(directory: Path, session: str, nodes_lost: int = 0, step: int | None = None) -> Outcome | None:
     """Note that another attempt begins.
 
     Args:
@@ -34,12 +34,14 @@ def begin(directory: Path, session: str, nodes_lost: int = 0) -> Outcome | None:
         session: of the driver; what an earlier driver's attempts came to is no fault of the trial.
         nodes_lost: nodes that the cluster has lost so far. For each that went while attempts started from one
             checkpoint, one of these is no fault of the trial.
+        step: of the newest checkpoint; None: as lies in the directory.
 
     Returns:
         None, or the trial's end if it was tried from the same checkpoint too often.
     """
     before = _attempts(directory, session)
-    step = checkpoint.latest_step(directory / checkpoint.DIRECTORY)
+    if step is None:
+        step = checkpoint.latest_step(directory / checkpoint.DIRECTORY)
     same: list[Attempt] = []
     for attempt in reversed(before):
         if attempt.step != step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -71,6 +72,23 @@ def joining(address: str | None) -> Iterator[None]:
             f"--address {address}: no Ray cluster lets this process in ({line}); run the command on a node "
             "of it, with the cluster's token where it asks for one (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
         ) from error
+
+
+def check_address(address: str) -> None:
+    """Refuse an `--address` that a search cannot join.
+
+    Raises:
+        ValueError: with what to give instead.
+    """
+    if address.startswith("ray://"):
+        # Ray Client would run Tune, and with it the study, in a process of the cluster without our files.
+        host = re.sub(r"^ray://|:[0-9]+$", "", address) or "HOST"
+        raise ValueError(
+            f"--address {address}: a search drives its trials from a node of the cluster; submit it: "
+            f"ray job submit --address http://{host}:8265 -- python -m cofi_tune.search --address auto ..."
+        )
+    if address != "auto" and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}", address):
+        raise ValueError(f"--address {address}: give auto, or HOST:PORT of the cluster's head (port 6379)")
 
 
 def ask() -> Cluster:

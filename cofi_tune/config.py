@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cofi_tune.mirror import Mirror
 from cofi_tune.records import SCENARIOS
 
 RANDOM_SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512)}
@@ -110,6 +111,8 @@ class Setup(Strict):
     """From one checkpoint to the next, at least."""
     timeout_seconds: float = Field(default=1800.0, gt=0)
     """Without a step, after which a worker ends itself."""
+    mirror: Mirror | None = None
+    """Of the study's output, where that is a URL; all directories are then in its working copy."""
     stop_file: Path | None = None
     """Workers save a checkpoint and stop once it exists. Its name is of one driver alone."""
 
@@ -154,6 +157,8 @@ class StudyConfig(Strict):
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     timeout_seconds: float = Field(default=1800.0, gt=0)
     output: Path
+    mirror: Mirror | None = None
+    """Where the output is a URL; `output` is then its working copy."""
     tracking_uri: str
     storage: str
     command: str = ""
@@ -165,6 +170,11 @@ class StudyConfig(Strict):
     def directory(self) -> Path:
         """Everything of this study but the databases."""
         return self.output / self.name
+
+    @property
+    def place(self) -> str:
+        """The output as the user calls it."""
+        return str(self.output) if self.mirror is None else self.mirror.place
 
     @property
     def gpus_per_trial(self) -> float:

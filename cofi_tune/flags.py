@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import search_spaces
-from cofi_tune import machine
+from cofi_tune import machine, mirror
 from cofi_tune.budget import duration
+from cofi_tune.cluster import check_address
 from cofi_tune.config import PRECISIONS, RANDOM_SIZES, TrialConfig
 from cofi_tune.data.arguments import (
     DEFAULT_MODEL,
@@ -84,7 +85,8 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     if args.storage is not None:
         _check_database(args.storage)
     if args.address is not None:
-        _check_address(args.address)
+        check_address(args.address)
+    args.mirror = _mirror(args) if mirror.is_url(args.output) else None
     args.storage = args.storage or f"sqlite:///{Path(args.output).absolute() / 'optuna.db'}"
     drawn = draw(space, args, task, [None] * DRAWS)
     draw(space, args, task, space.points)
@@ -245,9 +247,23 @@ def parser() -> Parser:
     )
     add("--address", help="auto, or HOST:PORT of a Ray cluster (default: a Ray of its own)")
     add = made.add_argument_group("results").add_argument
-    add("--output", default="runs", metavar="DIR", help="holds everything (default runs)")
+    add(
+        "--output", default="runs", metavar="DIR", help="holds everything (default runs); or s3://bucket/runs"
+    )
     add("--tracking-uri", metavar="URI", help="of MLflow (default: mlflow.db in the output directory)")
     add("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output directory)")
+    return made
+
+
+def _mirror(args: argparse.Namespace) -> mirror.Mirror:
+    """Of an output that is a URL; puts its working copy in its place."""
+    made = mirror.of_url(args.output)
+    if args.storage is None:
+        raise ValueError(
+            f"--output {made.place}: no place for the study's database, in which every trial is written; "
+            "say where that goes: --storage postgresql://host/name, or sqlite:////a/file/that/stays.db"
+        )
+    args.output = str(made.local)
     return made
 
 
@@ -268,18 +284,6 @@ def _check_database(url: str) -> None:
         raise ValueError(
             f"--storage {shown}: no URL of a database, such as sqlite:///study.db or postgresql://host/name"
         ) from error
-
-
-def _check_address(address: str) -> None:
-    if address.startswith("ray://"):
-        # Ray Client would run Tune, and with it the study, in a process of the cluster without our files.
-        host = re.sub(r"^ray://|:[0-9]+$", "", address) or "HOST"
-        raise ValueError(
-            f"--address {address}: a search drives its trials from a node of the cluster; submit it: "
-            f"ray job submit --address http://{host}:8265 -- python -m cofi_tune.search --address auto ..."
-        )
-    if address != "auto" and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}", address):
-        raise ValueError(f"--address {address}: give auto, or HOST:PORT of the cluster's head (port 6379)")
 
 
 def _finite(text: str) -> float:

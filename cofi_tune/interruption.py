@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ class Interruption(tune.Stopper):
         """Ids of the trials that are on their way."""
         self.look: Callable[[], None] = lambda: None
         """Called in every round."""
+        self.asked: Callable[[], None] = lambda: None
+        """Called, in a thread, once the stop file is there."""
         self.requested = False
         self.blocked: str | None = None
         """What keeps the search from going on, and the remedy."""
@@ -54,6 +57,7 @@ class Interruption(tune.Stopper):
             self._deadline = time.monotonic() + GRACE_SECONDS
             with contextlib.suppress(OSError):
                 self.stop_file.touch()
+            threading.Thread(target=self.asked, daemon=True).start()
 
     def listen(self) -> None:
         """Take the signals; again once Ray has started, which takes them for itself."""
@@ -80,15 +84,24 @@ class Interruption(tune.Stopper):
 class Starvation:
     """Notices that trials wait for processes that never start: Ray would wait for ever without a word."""
 
-    def __init__(self, stopper: Interruption, trials: Path, limit_seconds: float, needs: str) -> None:
+    def __init__(
+        self,
+        stopper: Interruption,
+        trials: Path,
+        limit_seconds: float,
+        needs: str,
+        has_begun: Callable[[Path, str], bool] = attempts.has_begun,
+    ) -> None:
         """
         Args:
             stopper: is asked to stop once the limit is reached.
             trials: directories of the trials.
             limit_seconds: how long a trial may wait while no other one runs.
             needs: what one takes, in words.
+            has_begun: whether a trial, of a directory and a session, has a process.
         """
         self.stopper, self.trials, self.limit_seconds, self.needs = stopper, trials, limit_seconds, needs
+        self.has_begun = has_begun
         self._since: float | None = None
         self._told = False
 
@@ -96,7 +109,7 @@ class Starvation:
         """Called in every round of the search."""
         waiting = self.stopper.running()
         session = self.stopper.stop_file.name
-        if not waiting or any(attempts.has_begun(self.trials / name, session) for name in waiting):
+        if not waiting or any(self.has_begun(self.trials / name, session) for name in waiting):
             self._since = None
             return
         self._since = self._since or time.monotonic()

@@ -71,12 +71,15 @@ def only_driver(
             _record(file, {})
 
 
-def refuse_elsewhere(study: Any, directory: Path) -> None:
+def refuse_elsewhere(study: Any, directory: Path) -> bool:
     """The lock lies in the output; two outputs may share a database, and so a study.
 
     Args:
         study: of Optuna; remembers from where it was driven last.
         directory: of the study, in this output.
+
+    Returns:
+        Whether its last driver worked elsewhere.
 
     Raises:
         ValueError: a driver works on it from another output of this machine.
@@ -94,6 +97,7 @@ def refuse_elsewhere(study: Any, directory: Path) -> None:
                     f"{last['directory']}); wait for it, end it, or give this one another --name"
                 ) from None
     study.set_user_attr(HOME, here)
+    return bool(last != here)
 
 
 def _holder(file: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from cofi_tune.records import DISK_FULL, INTERRUPTED, Measurement, Progress
+from cofi_tune.records import DISK_FULL, INTERRUPTED, OUTPUT_AWAY, Measurement, Progress
 
 KEY = "cofi_tune_message"
 """The only key of a result that is ours."""
@@ -20,7 +20,7 @@ State = Literal["complete", "pruned", "fail"]
 
 LOST = "lost"
 """Reason of a trial whose processes died again and again."""
-UNFINISHED = (INTERRUPTED, DISK_FULL)
+UNFINISHED = (INTERRUPTED, DISK_FULL, OUTPUT_AWAY)
 """Reasons that end no trial: the study keeps it as running, and the next search goes on with it."""
 DUPLICATE = "duplicate"
 """Reason of a pruned trial that was proposed, but is another one again, and so was not run."""

@@ -27,7 +27,7 @@ from cofi_tune.messages import (
 )
 from cofi_tune.optuna_study import asked_of, tell, trial_id_of
 from cofi_tune.points import ENQUEUED
-from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidMetric, Progress
+from cofi_tune.records import DISK_FULL, INTERRUPTED, OUTPUT_AWAY, InvalidMetric, Progress
 
 Space = Callable[[Any], Mapping[str, Any]]
 Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Mapping[str, Any], str]]
@@ -211,6 +211,8 @@ class Proposals(Searcher):
             watcher.ended(trial_id_of(self.study.study_name, trial.number), outcome)
         if outcome.reason == DISK_FULL and self.stopper is not None:
             self.stopper.request(f"the disk is full ({outcome.message}); make room, and run the same command")
+        if outcome.reason == OUTPUT_AWAY and self.stopper is not None:
+            self.stopper.request(outcome.message)
 
     def _start(self, own_id: str, trial: Trial) -> None:
         asked = asked_of(own_id, trial)

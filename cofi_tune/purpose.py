@@ -76,7 +76,7 @@ def study_tags(config: StudyConfig, study: optuna.Study, data: EncodedTask) -> d
         "cofi.min_score": str(config.min_score),
         "cofi.min_speedup": str(config.min_speedup),
         "cofi.trials": str(config.trials),
-        "cofi.output": str(config.output),
+        "cofi.output": config.place,
         "cofi.command": config.command,
         **fields.versions(),
     }

@@ -25,6 +25,7 @@ SCENARIOS = ("throughput", "latency", "reference")
 INTERRUPTED = "interrupted"
 """Reason of a run that was stopped from outside, and can go on."""
 DISK_FULL = "disk_full"
+OUTPUT_AWAY = "output_away"
 """Reason of a run that could not write; it can go on once there is room."""
 
 

@@ -31,6 +31,8 @@ class Upkeep:
     """Asked after every step."""
     beat: Callable[[], None] = lambda: None
     """Called after every step."""
+    saved: Callable[[Path], None] = lambda path: None
+    """Called by the first worker with every checkpoint."""
 
 
 def resumable(
@@ -61,7 +63,7 @@ def resumable(
             began = time.monotonic()
             now = training.state()
             if training.ranks.rank == 0:
-                checkpoint.save(directory, now, identity)
+                upkeep.saved(checkpoint.save(directory, now, identity))
             ended = time.monotonic()
             due = ended + max(upkeep.checkpoint_seconds, SHARE * (ended - began))
         if stop:

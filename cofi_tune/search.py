@@ -80,6 +80,8 @@ def _command(args: argparse.Namespace) -> int:
         return 0
     output = Path(args.output)
     preflight.writable(output)
+    if args.mirror is not None:
+        args.mirror.check()
     if args.fresh:
         from cofi_tune import storage
 
@@ -95,7 +97,8 @@ def _command(args: argparse.Namespace) -> int:
             found = study.run(config, task, source, watch, address=args.address)
     except study.Interrupted:
         raise KeyboardInterrupt from None
-    summary.show(console, found, config.directory)
+    place = None if config.mirror is None else config.mirror.url(config.directory)
+    summary.show(console, found, config.directory, place)
     return 0 if found["trials"] else ALL_FAILED_EXIT
 
 
@@ -132,6 +135,7 @@ def _config(args: argparse.Namespace, task: Task, source: Source, checked: flags
         "checkpoint_seconds": args.checkpoint_seconds,
         "timeout_seconds": args.trial_timeout,
         "output": output,
+        "mirror": args.mirror,
         "tracking_uri": args.tracking_uri or outbox.default_tracking(output),
         "storage": args.storage,
         "command": _command_of(args),

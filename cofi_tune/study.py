@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 
 import search_spaces
 from cofi_tune import (
@@ -25,8 +24,10 @@ from cofi_tune import (
     outbox,
     points,
     preflight,
+    shared,
+    study_files,
     summary,
-    teacher,
+    teaching,
     trial,
     warm_start,
     worker,
@@ -39,14 +40,12 @@ from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
 from cofi_tune.interruption import Interruption, signals
 from cofi_tune.lock import only_driver, refuse_elsewhere
-from cofi_tune.machine import this_machine
 from cofi_tune.outbox import Outbox
 from cofi_tune.passwords import without_password
 from cofi_tune.progress import Lines
 from cofi_tune.proposals import Proposals
 from cofi_tune.purpose import purpose, same_teacher, study_tags
 from cofi_tune.records import INTERRUPTED, SCENARIOS, Stopped
-from cofi_tune.resumable import Upkeep
 from cofi_tune.storage import database_errors, only_driver_anywhere
 from cofi_tune.tidy import Tidy
 from cofi_tune.tracking import Tracking
@@ -98,6 +97,9 @@ def run(
         contextlib.ExitStack() as closing,
     ):
         preflight.clear(config.directory, watch.note)
+        if config.mirror is not None and address is not None:
+            shown = study_files.stop_file_shown(config.mirror, stopper.stop_file)
+            stopper.asked = closing.enter_context(shown)
         closing.callback(stopper.stop_file.unlink, missing_ok=True)
         return _run(config, task, source, watch, address, launch, stopper, closing)
 
@@ -114,9 +116,14 @@ def _run(
 ) -> dict[str, Any]:
     data = encode(task, source, _tokenizer(config), config.output / "data", config.max_train_samples)
     watch.note(_describe(data))
+    if config.mirror is not None and data.directory.name not in config.mirror.names(config.output / "data"):
+        config.mirror.put(data.directory)
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
-    refuse_elsewhere(study, config.directory)
     closing.enter_context(only_driver_anywhere(config.storage, config.name, study.user_attrs["uid"]))
+    elsewhere = refuse_elsewhere(study, config.directory)
+    if config.mirror is not None:
+        ids = [asked.trial_id for asked, _ in optuna_study.all_trials(study)]
+        study_files.get_study(config.mirror, config.directory, ids, elsewhere)
     preflight.known(config.directory, {optuna_study.trial_id_of(config.name, t.number) for t in study.trials})
     unfinished = optuna_study.settle(study)
     done = optuna_study.finished(study)
@@ -126,6 +133,10 @@ def _run(
     box = closing.enter_context(_outbox(config, study, data, watch))
     box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
     tidy = Tidy(config.directory / "trials")
+    watchers = [watch, box, tidy]
+    if config.mirror is not None:
+        files = study_files.StudyFiles(config.mirror, config.directory / "trials", stopper.request)
+        watchers = [watch, files, box, tidy]  # MLflow is told of what is here by then
     for one in done:
         tidy.ended(one.asked.trial_id, one.outcome)
     budget = Budget(config.trials - num_done, config.time_budget_seconds, config.gpu_hours, config.trials)
@@ -136,13 +147,15 @@ def _run(
             if remote:
                 ray.enter_context(trial.ray_started(config, address))
                 stopper.listen()
+            if address is not None and config.mirror is None:
+                shared.refuse_unshared(config.output)
             there = None if address is None else cluster.ask()
             if there is not None:
                 config = cluster.fitted(config, there, watch.note)
             timing = cluster.where_timed(config, there, watch.note)
             taught = _teacher(config, data, watch, remote, stopper)
             same_teacher(study, taught)
-            preflight.room(config.output, _model_bytes(taught), budget.trials, config.concurrency)
+            preflight.room(config.output, preflight.model_bytes(taught), budget.trials, config.concurrency)
             space = search_spaces.load(config.space, config.task).space
             warm_start.add(study, config.storage, config.warm_start, space, watch.note)
             watchers = [watch, box, tidy]
@@ -202,6 +215,7 @@ def _setup(
         data=data.directory,
         teacher=taught.absolute(),
         output=(config.directory / "trials" / trial_id).absolute(),
+        mirror=config.mirror,
         pretrained=config.model,
         device=config.device,
         num_threads=config.cpus_per_worker,
@@ -232,29 +246,11 @@ def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Inte
         raise Interrupted
 
 
-def _model_bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-
-
 def _teacher(
     config: StudyConfig, data: EncodedTask, watch: Lines, remote: bool, stopper: Interruption
 ) -> Path:
     try:
-        if remote and config.teacher is None:
-            return trial.teacher_elsewhere(config, data.directory, stopper.stop_file, watch.teaching)
-        torch.set_num_threads(this_machine().cpus)
-        return teacher.prepare(
-            data,
-            config.model,
-            config.output,
-            epochs=config.teacher_epochs,
-            given=config.teacher,
-            seed=config.seed,
-            precision=config.precision,
-            selection=data.selection_split(config.selection),
-            on_progress=watch.teaching,
-            upkeep=Upkeep(config.checkpoint_seconds, lambda: stopper.requested),
-        )
+        return teaching.made(config, data, watch.teaching, remote, stopper)
     except Stopped as stopped:
         if stopped.reason == INTERRUPTED:
             raise Interrupted from None
@@ -278,14 +274,20 @@ def _outbox(config: StudyConfig, study: optuna.Study, data: EncodedTask, watch: 
     # The default is not remembered: it goes where the output goes.
     kept = None if uri == outbox.default_tracking(config.output) else plain
     study.set_user_attr("tracking", {"uri": kept, "password": plain != uri, "tags": tags})
-    tracking = Tracking(uri, config.name, study.user_attrs["uid"], tags, config.output)
+    artifacts = None if config.mirror is None else config.mirror.artifacts(uri)
+    tracking = Tracking(uri, config.name, study.user_attrs["uid"], tags, config.output, artifacts)
     command = outbox.sync_command(config.output, config.name, config.storage, uri)
     return Outbox(tracking, watch.note, command)
 
 
 def _sum_up(config: StudyConfig, study: optuna.Study, watch: Lines, box: Outbox) -> dict[str, Any]:
     """Write front and report, bring MLflow up to date, and return what was found."""
-    found, paths = summary.write(study, box.tracking.common, config.output, with_pages=config.report)
+    found, paths = summary.write(
+        study, box.tracking.common, config.output, place=config.place, with_pages=config.report
+    )
+    if config.mirror is not None:
+        for path in paths:
+            config.mirror.put(path)
     box.summarise(paths, summary.metrics(found))
     box.close()
     tracking = box.tracking

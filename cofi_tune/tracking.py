@@ -51,7 +51,15 @@ class Known:
 class Tracking:
     """Writes the trials of one study to MLflow; whatever MLflow raises is for the caller."""
 
-    def __init__(self, uri: str, study: str, uid: str, tags: Mapping[str, str], output: Path) -> None:
+    def __init__(
+        self,
+        uri: str,
+        study: str,
+        uid: str,
+        tags: Mapping[str, str],
+        output: Path,
+        artifacts: str | None = None,
+    ) -> None:
         """Nothing is opened or imported yet.
 
         Args:
@@ -60,7 +68,9 @@ class Tracking:
             uid: the study's own id: another study of this name shares nothing with it.
             tags: what all its runs have in common.
             output: has `<study>/trials/<trial id>/`, and takes the artifacts if `uri` is a database.
+            artifacts: URL that takes them instead.
         """
+        self.artifacts = artifacts or (output / "mlartifacts").absolute().as_uri()
         self.uri, self.study, self.uid, self.output = uri, study, uid, output
         self.common = {"cofi.study": study, "cofi.study_id": uid, **tags}
         self.client: MlflowClient | None = None
@@ -143,8 +153,8 @@ class Tracking:
     def _connected(self) -> MlflowClient:
         if self.client is None:
             client = connection.connect(self.uri, self.output / connection.ARTIFACTS)
-            local = None if self.is_served else (self.output / connection.ARTIFACTS).absolute().as_uri()
-            self.experiment_id = connection.experiment(client, self.study, local)
+            artifacts = None if self.is_served else self.artifacts
+            self.experiment_id = connection.experiment(client, self.study, artifacts)
             self.runs = self._search(client)
             self.client = client
         return self.client

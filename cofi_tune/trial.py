@@ -14,10 +14,9 @@ import shutil
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,9 +26,9 @@ from cofi_tune.cluster import DRIVER, DRIVER_SHARE, joining, needs
 from cofi_tune.config import StudyConfig
 from cofi_tune.interruption import Interruption, Starvation
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
-from cofi_tune.records import Progress, Stopped
+from cofi_tune.study_files import Seldom
 from cofi_tune.watchdog import GroupWatchdog
-from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of, teach
+from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of
 from cofi_tune.worker_groups import GroupSweeper
 
 SHORTEST_START_SECONDS = 300.0
@@ -122,14 +121,15 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
     """
     in_process = config.workers_per_trial == 0
     limit = max(config.timeout_seconds, SHORTEST_START_SECONDS)
-    starvation = Starvation(stopper, config.directory / "trials", limit, needs(config))
+    begun = Seldom(config.mirror).has_begun
+    starvation = Starvation(stopper, config.directory / "trials", limit, needs(config), begun)
     stopper.look = starvation.look
-    # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
-    scratch = config.directory / ".ray" / str(os.getpid())
-    with ray_started(config, address), _removed(scratch), GroupSweeper(proposals.recovered) as sweeper:
+    scratch = _scratch(config, address)
+    sweeping = GroupSweeper(proposals.recovered)
+    with ray_started(config, address), _removed(config, address), sweeping as sweeper:
         stopper.listen()
         tuner = tune.Tuner(
-            _trainable(config),
+            _trainable(config, scratch),
             tune_config=tune.TuneConfig(
                 search_alg=proposals,
                 num_samples=max(1, proposals.budget.trials),
@@ -141,7 +141,7 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
             ),
             run_config=tune.RunConfig(
                 name=config.name,
-                storage_path=str(scratch.absolute()),
+                storage_path=scratch,
                 callbacks=[sweeper],
                 failure_config=tune.FailureConfig(max_failures=MOST_ATTEMPTS),
                 stop=stopper,
@@ -151,47 +151,24 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
         tuner.fit()
 
 
+def _scratch(config: StudyConfig, address: str | None) -> str:
+    """Where Tune and Train keep their own files, of no use to anybody: all nodes must be able to reach it."""
+    here = (config.directory / ".ray" / str(os.getpid())).absolute()
+    return str(here) if config.mirror is None or address is None else config.mirror.url(here)
+
+
 @contextlib.contextmanager
-def _removed(scratch: Path) -> Iterator[None]:
+def _removed(config: StudyConfig, address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            scratch.parent.rmdir()
+        shutil.rmtree(config.directory / ".ray", ignore_errors=True)
+        if config.mirror is not None and address is not None:
+            with contextlib.suppress(OSError):
+                config.mirror.drop(config.directory / ".ray")
 
 
-def teacher_elsewhere(
-    config: StudyConfig, data: Path, stop_file: Path, on_progress: Callable[[Progress], None]
-) -> Path:
-    """The teacher, made where the trials run: this process may have no GPU, and must not keep one.
-
-    Args:
-        config: the study's.
-        data: directory of the encoded task.
-        stop_file: ends it, with a checkpoint, once it exists.
-        on_progress: called here at every report.
-
-    Raises:
-        Stopped: its training failed, or was interrupted.
-        ValueError: it cannot be made.
-    """
-    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(teach)
-    event: Progress | Path | None = None
-    try:
-        for reference in task.options(num_returns="streaming").remote(config, data.absolute(), stop_file):
-            event = ray.get(reference)
-            if isinstance(event, Progress):
-                on_progress(event)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, Stopped):
-            raise error.cause from error
-        raise ValueError(f"the teacher cannot be made: {outcome_of(error.cause).message}") from error
-    assert isinstance(event, Path)
-    return event
-
-
-def _trainable(config: StudyConfig) -> Any:
+def _trainable(config: StudyConfig, scratch: str) -> Any:
     if config.workers_per_trial == 0:
         resources = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
         return tune.with_resources(in_tune, resources)
@@ -200,7 +177,7 @@ def _trainable(config: StudyConfig) -> Any:
         "use_gpu": config.gpus_per_worker > 0,
         "resources_per_worker": {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker},
     }
-    storage = str((config.directory / ".ray" / str(os.getpid()) / "train").absolute())
+    storage = f"{scratch}/train"
     waits_on = DRIVER if DRIVER in ray.cluster_resources() else "CPU"
     return tune.with_resources(
         tune.with_parameters(with_train, scaling=scaling, storage=storage), {waits_on: DRIVER_SHARE}
@@ -222,7 +199,8 @@ def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) ->
     if given_up is not None:
         tune.report({KEY: encode(Message(given_up))})
         return
-    with GroupWatchdog(job.setup.output, job.setup.timeout_seconds):
+    elsewhere = Seldom(job.setup.mirror).sign
+    with GroupWatchdog(job.setup.output, job.setup.timeout_seconds, elsewhere):
         outcome = _fit(job, scaling, storage)
         if outcome is not None and outcome.reason == "out_of_memory":
             outcome = _fit(replace(job, parts=2), scaling, storage)

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 FILE = "hang.txt"
@@ -53,15 +54,18 @@ class Watchdog:
 class GroupWatchdog:
     """Ends this process when none of the workers that it waits for has moved, or started, for too long."""
 
-    def __init__(self, directory: Path, seconds: float) -> None:
+    def __init__(
+        self, directory: Path, seconds: float, elsewhere: Callable[[Path], object] = lambda directory: None
+    ) -> None:
         """
         Args:
             directory: of the workers' `Watchdog`.
             seconds: without a sign of theirs.
+            elsewhere: asked for a sign of workers whose directory is on another machine.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.seconds = seconds
-        self._file = directory / FILE
+        self._file, self._elsewhere = directory / FILE, elsewhere
         self._over = threading.Event()
 
     def __enter__(self) -> GroupWatchdog:
@@ -79,18 +83,20 @@ class GroupWatchdog:
         limit = self.seconds + 10 * REST_SECONDS
         while not self._over.wait(REST_SECONDS):
             now = time.monotonic()
-            if self._sign() != sign:
-                sign, changed = self._sign(), now
+            seen = self._sign()
+            if seen != sign:
+                sign, changed = seen, now
             elif now - changed > limit:
                 with self._file.open("a") as file:
                     file.write(f"no worker started or moved for {self.seconds:g} s\n")
                 os._exit(1)
 
-    def _sign(self) -> int | None:
+    def _sign(self) -> tuple[int | None, object]:
         try:
-            return self._file.stat().st_mtime_ns
+            here = self._file.stat().st_mtime_ns
         except OSError:
-            return None
+            here = None
+        return here, self._elsewhere(self._file.parent)
 
 
 def hung(directory: Path) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import queue
 import threading
 import time
 import traceback
@@ -19,13 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cofi_tune import attempts
-from cofi_tune.config import Setup, StudyConfig, TrialConfig
-from cofi_tune.messages import KEY, Message, Outcome, encode
+from cofi_tune.config import Setup, TrialConfig
+from cofi_tune.messages import KEY, UNFINISHED, Message, Outcome, encode
+from cofi_tune.mirror import Away
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import (
     DISK_FULL,
     INTERRUPTED,
+    OUTPUT_AWAY,
     InvalidMetric,
     InvalidPoint,
     Measurement,
@@ -33,6 +33,7 @@ from cofi_tune.records import (
     Stopped,
 )
 from cofi_tune.resumable import Upkeep
+from cofi_tune.trial_files import TrialFiles, attempt_noted
 from cofi_tune.watchdog import Watchdog
 
 LOOK_SECONDS = 0.5
@@ -48,7 +49,7 @@ OUT_OF_MEMORY = (
 """How CUDA, PyTorch, oneDNN (twice), Python, the system and C++ put it."""
 Report = Callable[[Message], None]
 
-FAILURES = ("non_finite", DISK_FULL, INTERRUPTED)
+FAILURES = ("non_finite", DISK_FULL, INTERRUPTED, OUTPUT_AWAY)
 """Reasons to stop that are no decision to end a trial early: what broke, and what goes on another time."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -81,16 +82,21 @@ def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = N
             (`trial.py` makes it an outcome).
     """
     measurement: Measurement | None = None
+    files = TrialFiles(job.setup, first=ranks.rank == 0)
     with _collected_warnings() as collected, Watchdog(job.setup.output, job.setup.timeout_seconds) as dog:
         if job.parts > 1:
             collected.append(f"memory ran out: from here on every batch comes in {job.parts} parts")
-        upkeep = Upkeep(job.setup.checkpoint_seconds, StopFile(job.setup.stop_file), dog.beat)
+        stop = StopFile(job.setup.stop_file, files.stop_asked)
+        upkeep = Upkeep(job.setup.checkpoint_seconds, stop, dog.beat, files.saved)
         try:
-            for event in _compress(job, ranks._replace(parts=job.parts), upkeep):
-                if isinstance(event, Progress):
-                    report(Message(event, _take(collected), placement_group))
-                else:
-                    measurement = event
+            with files:
+                for event in _compress(job, ranks._replace(parts=job.parts), upkeep):
+                    if isinstance(event, Progress):
+                        files.reported(event)
+                        report(Message(event, _take(collected), placement_group))
+                    else:
+                        measurement = event
+                files.over()
             outcome = Outcome("complete", measurement=measurement)
         except Exception as error:
             if is_out_of_memory(error) and job.parts == 1:
@@ -100,14 +106,23 @@ def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = N
                 raise
             outcome = outcome_of(error)
             _keep_traceback(job, outcome)
+            if outcome.reason not in UNFINISHED:
+                with contextlib.suppress(OSError):  # the figures are in the study
+                    files.over()
         report(Message(outcome, _take(collected), placement_group))
 
 
 class StopFile:
     """Whether the driver asked to stop; looked for once in a while, since the file may lie far away."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, asked: threading.Event | None = None) -> None:
+        """
+        Args:
+            path: on this machine; None: there is none.
+            asked: set when it was seen elsewhere.
+        """
         self.path = path
+        self.asked = asked or threading.Event()
         self._looked = 0.0
         self._found = False
 
@@ -117,7 +132,7 @@ class StopFile:
         if self.path is not None and not self._found and now - self._looked >= LOOK_SECONDS:
             self._looked = now
             self._found = self.path.exists()
-        return self._found
+        return self._found or self.asked.is_set()
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -131,6 +146,8 @@ def outcome_of(error: BaseException) -> Outcome:
         return Outcome.failed("invalid_point", line)
     if is_out_of_memory(error):
         return Outcome.failed("out_of_memory", line)
+    if isinstance(error, Away):
+        return Outcome.failed(OUTPUT_AWAY, line)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return Outcome.failed(DISK_FULL, line)
     return Outcome.failed("error", f"{type(error).__name__}: {line}")
@@ -169,7 +186,10 @@ def attempt(job: Job) -> Outcome | None:
     import ray
 
     lost = sum(not node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 0
-    return attempts.begin(job.setup.output, job.setup.stop_file.name, lost)
+    try:
+        return attempt_noted(job.setup.mirror, job.setup.output, job.setup.stop_file.name, lost)
+    except Away as error:
+        return outcome_of(error)
 
 
 def in_train(config: dict[str, Any]) -> None:
@@ -191,50 +211,6 @@ def in_train(config: dict[str, Any]) -> None:
     group_id = group.id.hex() if group is not None else None
     with joined(ranks, job.setup.device):
         work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
-
-
-def teach(config: StudyConfig, data: Path, stop_file: Path) -> Iterator[Progress | Path]:
-    """Makes a teacher on this worker's device: its progress, then its directory.
-
-    Args:
-        config: the study's.
-        data: directory of the encoded task.
-        stop_file: ends it, with a checkpoint, once it exists.
-    """
-    from cofi_tune import teacher
-    from cofi_tune.data.encode import open_encoded
-
-    quiet_libraries()
-    events: queue.SimpleQueue[Progress | Path | BaseException] = queue.SimpleQueue()
-
-    def prepare() -> None:
-        try:
-            task = open_encoded(data)
-            made = teacher.prepare(
-                task,
-                config.model,
-                config.output.absolute(),
-                epochs=config.teacher_epochs,
-                seed=config.seed,
-                selection=task.selection_split(config.selection),
-                device=config.device,
-                precision=config.precision,
-                on_progress=events.put,
-                upkeep=Upkeep(config.checkpoint_seconds, StopFile(stop_file)),
-            )
-            events.put(made)
-        except BaseException as error:
-            events.put(error)
-
-    # A thread turns the callback into events that can be yielded while the training goes on.
-    threading.Thread(target=prepare, daemon=True).start()
-    while True:
-        event = events.get()
-        if isinstance(event, BaseException):
-            raise event
-        yield event
-        if isinstance(event, Path):
-            return
 
 
 def quiet_libraries() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
+
+from cofi_tune import mirror
 
 SITE = Path(__file__).parents[1] / "site"
 MARK = "COFI_TEST_RUN"
@@ -39,6 +45,8 @@ class Search:
         self.faults: list[dict[str, Any]] = []
         self.environment: dict[str, str] = {}
         self.trials = 2
+        self.space = output / "easy.py"
+        self.has_models = True
         self.storage = f"sqlite:///{output}/optuna.db"
         self.tracking_uri = f"sqlite:///{output}/mlflow.db"
 
@@ -48,7 +56,7 @@ class Search:
             *("--trials", str(self.trials), "--max-train-samples", "480", "--epochs", "4"),
             *("--teacher-epochs", "1", "--cpus-per-worker", "1", "--name", "s"),
             *("--checkpoint-seconds", "0.3", "--output", str(self.output)),
-            *("--space", str(self.output / "easy.py"), *self.flags, *more),
+            *("--space", str(self.space), *self.flags, *more),
         ]
 
     def start_environment(self) -> dict[str, str]:
@@ -132,7 +140,7 @@ class Search:
         for number, trial in enumerate(trials):
             directory = self.output / "s" / "trials" / ids[number]
             assert not (directory / "checkpoints").exists()
-            if trial.state is TrialState.COMPLETE:
+            if trial.state is TrialState.COMPLETE and self.has_models:
                 assert (directory / "model" / "model.safetensors").is_file()
         assert not list((self.output / "s").glob(".*"))
 
@@ -189,3 +197,66 @@ def search(prepared: Path, tmp_path: Path) -> Any:
     made = Search(output)
     yield made
     made.end_all()
+
+
+class Bucket:
+    """moto's server, which keeps everything in memory, with one bucket."""
+
+    def __init__(self, log: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.address,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "s3cret-of-tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        port = self.address.rpartition(":")[2]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port], stdout=file, stderr=file
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError):
+                self.make("bucket")
+                return
+            assert self.process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def make(self, name: str) -> None:
+        urllib.request.urlopen(urllib.request.Request(f"{self.address}/{name}", method="PUT"), timeout=5)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    made = Bucket(tmp_path / "moto.log")
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mirror._opened.cache_clear()
+    yield made
+    made.end()
+    mirror._opened.cache_clear()
+
+
+@pytest.fixture
+def in_bucket(search: Any, bucket: Bucket, tmp_path: Path) -> Any:
+    """A new study in the bucket, its databases on a disk that stays."""
+    stays = tmp_path / "stays"
+    stays.mkdir()
+    search.space = shutil.copy(search.output / "easy.py", stays)
+    search.place = mirror.of_url("s3://bucket/runs")
+    search.output = search.place.local
+    search.has_models = False  # those of an earlier disk stay in the bucket
+    search.storage, search.tracking_uri = (f"sqlite:///{stays}/{name}.db" for name in ("optuna", "mlflow"))
+    search.flags = ["--output", "s3://bucket/runs/", "--storage", search.storage]
+    search.flags += ["--tracking-uri", search.tracking_uri]
+    return search

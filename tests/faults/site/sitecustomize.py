@@ -7,7 +7,7 @@ address space, really). With `once` it strikes one time in all processes togethe
 
 `COFI_TEST_CLOCK=1` times models by their parameters, so that two searches of one seed can be compared.
 `COFI_TEST_STOPWATCH=path` appends the seconds that each trial spends in its own work, reports left out.
-`COFI_TEST_OUTAGE_SECONDS=n` makes a search wait so long for a database that has gone.
+`COFI_TEST_OUTAGE_SECONDS=n` makes a search wait so long for a database or a URL that has gone.
 `COFI_TEST_NO_RAY=1` runs trials in the driver's own process: quicker, where Ray's part is not what is tested.
 """
 
@@ -90,8 +90,8 @@ def count_instead_of_timing(latency: ModuleType) -> None:
     latency.measure = measure
 
 
-def be_impatient(storage: ModuleType) -> None:
-    storage.OUTAGE_SECONDS = float(os.environ["COFI_TEST_OUTAGE_SECONDS"])
+def be_impatient(module: ModuleType) -> None:
+    module.OUTAGE_SECONDS = float(os.environ["COFI_TEST_OUTAGE_SECONDS"])
 
 
 def run_trials_here(trial: ModuleType) -> None:
@@ -167,6 +167,7 @@ if os.environ.get("COFI_TEST_CLOCK"):
     changes.setdefault("cofi_tune.latency", []).append(count_instead_of_timing)
 if os.environ.get("COFI_TEST_OUTAGE_SECONDS"):
     changes.setdefault("cofi_tune.storage", []).append(be_impatient)
+    changes.setdefault("cofi_tune.mirror", []).append(be_impatient)
 if os.environ.get("COFI_TEST_NO_RAY"):
     changes.setdefault("cofi_tune.trial", []).append(run_trials_here)
 if os.environ.get("COFI_TEST_STOPWATCH"):
