@@ -121,9 +121,10 @@ def _run(
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
     closing.enter_context(only_driver_anywhere(config.storage, config.name, study.user_attrs["uid"]))
     elsewhere = refuse_elsewhere(study, config.directory)
+    unkept: set[str] = set()
     if config.mirror is not None:
         ids = [asked.trial_id for asked, _ in optuna_study.all_trials(study)]
-        study_files.get_study(config.mirror, config.directory, ids, elsewhere)
+        unkept = study_files.get_study(config.mirror, config.directory, ids, elsewhere)
     preflight.known(config.directory, {optuna_study.trial_id_of(config.name, t.number) for t in study.trials})
     unfinished = optuna_study.settle(study)
     done = optuna_study.finished(study)
@@ -137,6 +138,9 @@ def _run(
     if config.mirror is not None:
         files = study_files.StudyFiles(config.mirror, config.directory / "trials", stopper.request)
         watchers = [watch, files, box, tidy]  # MLflow is told of what is here by then
+        for one in done:
+            if one.asked.trial_id in unkept:
+                files.ended(one.asked.trial_id, one.outcome)
     for one in done:
         tidy.ended(one.asked.trial_id, one.outcome)
     budget = Budget(config.trials - num_done, config.time_budget_seconds, config.gpu_hours, config.trials)

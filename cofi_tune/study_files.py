@@ -49,9 +49,9 @@ class StudyFiles:
         try:
             for name in RESULTS:
                 self.mirror.get(directory / name)
-            put_files(self.mirror, directory, (history.FILE,))
             if outcome.reason not in UNFINISHED:
                 self.mirror.drop(directory / checkpoint.DIRECTORY)
+                put_files(self.mirror, directory, (history.FILE,))  # last: says that the rest is done
         except OSError as error:
             self.blocked(str(error))
 
@@ -107,7 +107,7 @@ def stop_file_shown(mirror: Mirror, stop_file: Path) -> Iterator[Callable[[], No
             mirror.drop(stop_file)
 
 
-def get_study(mirror: Mirror, directory: Path, trial_ids: Iterable[str], elsewhere: bool) -> None:
+def get_study(mirror: Mirror, directory: Path, trial_ids: Iterable[str], elsewhere: bool) -> set[str]:
     """Bring here what a driver has to know of the trials that there are; models stay where they are.
 
     Args:
@@ -115,7 +115,11 @@ def get_study(mirror: Mirror, directory: Path, trial_ids: Iterable[str], elsewhe
         directory: of the study.
         trial_ids: that the study knows.
         elsewhere: whether its last driver had another working copy: this one may be of an earlier time.
+
+    Returns:
+        Ids of the trials of which no driver has kept the history: `StudyFiles.ended` did not come to its end.
     """
+    unkept = set()
     mirror.drop(directory / ".ray")  # of a driver that was killed, as its stop file
     for name in mirror.names(directory):
         if name.startswith(".stop-"):
@@ -124,9 +128,12 @@ def get_study(mirror: Mirror, directory: Path, trial_ids: Iterable[str], elsewhe
         shutil.rmtree(directory / "trials", ignore_errors=True)
     for trial_id in trial_ids:
         trial = directory / "trials" / trial_id
-        for name in mirror.names(trial):
+        there = mirror.names(trial)
+        if history.FILE not in there:
+            unkept.add(trial_id)
+        for name in there:
             if name in SMALL:
-                mirror.get(trial / name)
+                mirror.get(trial / name, again=name == RECORD)
         for name in mirror.names(trial / timings.DIRECTORY):
             mirror.get(trial / timings.DIRECTORY / name)
         if (trial / RECORD).is_file():
@@ -134,6 +141,7 @@ def get_study(mirror: Mirror, directory: Path, trial_ids: Iterable[str], elsewhe
             heard = History(trial)
             for entry in history.read(trial, RECORD):
                 heard.append(entry.progress, entry.time_ms)
+    return unkept
 
 
 @contextlib.contextmanager
