@@ -84,7 +84,7 @@ def check(output: Path, name: str, text: str) -> None:
             assert {"cofi/lagrangian", "expected_sparsity", "throughput/speedup"} <= set(run.data.metrics)
     document: dict[str, Any] = json.loads((output / name / "front.json").read_text())
     for row in document["fronts"][0]["trials"]:
-        directory = output / name / row["model"]
+        directory = Path(row["path"])
         assert (directory / "model.safetensors").is_file()
         assert (directory.parent / "measurement.json").is_file()
         assert row["trial"].removeprefix(f"{name}-") in text
