@@ -153,16 +153,14 @@ def _run(
                 stopper.listen()
             if address is not None and config.mirror is None:
                 shared.refuse_unshared(config.output)
-            there = None if address is None else cluster.ask()
-            if there is not None:
-                config = cluster.fitted(config, there, watch.note)
+            there = cluster.ask() if address is not None else None
+            config = config if there is None else cluster.fitted(config, there, watch.note)
             timing = cluster.where_timed(config, there, watch.note)
             taught = _teacher(config, data, watch, remote, stopper)
             same_teacher(study, taught)
             preflight.room(config.output, preflight.model_bytes(taught), budget.trials, config.concurrency)
             space = search_spaces.load(config.space, config.task).space
             warm_start.add(study, config.storage, config.warm_start, space, watch.note)
-            watchers = [watch, box, tidy]
             asked = _proposals(
                 config, study, task, data, taught, timing, budget, stopper, watchers, unfinished
             )
