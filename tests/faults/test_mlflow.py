@@ -67,7 +67,7 @@ def test_server_down_at_the_start_and_killed_midway(
     assert (done.returncode, done.stdout) == (0, "s: 3 written, 3 were there already\n"), done.stderr
     runs = simulated.check(server.uri, "s", 6)
     assert before_kill == {name: runs[name].info.run_id for name in before_kill}
-    assert sorted(before_kill) == ["s-0000", "s-0001", "s-0002", "s-0003"]
+    assert sorted(before_kill) == ["s (study)", "s-0000", "s-0001", "s-0002", "s-0003"]
     assert synced() == (0, "s: 0 written, 6 were there already\n")
     # As if it had died before it could say how much of a trial it had.
     run_id = runs["s-0002"].info.run_id
