@@ -1,17 +1,18 @@
 """The cut model computes what the masked one did, and is as small as its plan says."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cofi_tune.components import surgery
 from cofi_tune.components.lagrangian import Sizes
-from cofi_tune.modeling_cofi import CofiForSequenceClassification, Gates, Packing, pack
+from cofi_tune.modeling_cofi import CofiForSequenceClassification, Encoded, Gates, Packing, pack
 from cofi_tune.records import InvalidPoint, PruningPlan
 
 MakeModel = Callable[..., CofiForSequenceClassification]
@@ -52,11 +53,29 @@ def check_equal(
     with torch.no_grad():
         masked = model.encode(*tokens, gates, with_hidden_states=True)
         cut = small.encode(*tokens, with_hidden_states=True)
-    close = {"atol": TOLERANCE[model.dtype], "rtol": TOLERANCE[model.dtype]}
+    tolerance = TOLERANCE[model.dtype]
+    if model.dtype == torch.float32:
+        tolerance = max(tolerance, 3 * rounding(model, gates, tokens, masked))
+    close = {"atol": tolerance, "rtol": tolerance}
     torch.testing.assert_close(cut.logits_BC, masked.logits_BC, **close)
     for theirs, ours in zip(masked.hidden_states_NH, cut.hidden_states_NH, strict=True):
         torch.testing.assert_close(ours, theirs[:, list(plan.hidden)], **close)
     return small
+
+
+def rounding(model: CofiForSequenceClassification, gates: Gates, tokens: Tokens, masked: Encoded) -> float:
+    """How far single precision takes the masked model from what it computes, by itself.
+
+    About 1e-6; more where two hidden units are left and nearly equal, whose norm divides by their difference.
+    """
+    exact = copy.deepcopy(model).double()
+    with torch.no_grad():
+        out = exact.encode(*tokens, to(gates, torch.float64), with_hidden_states=True)
+    pairs = [
+        (masked.logits_BC, out.logits_BC),
+        *zip(masked.hidden_states_NH, out.hidden_states_NH, strict=True),
+    ]
+    return max(float((one.double() - other).abs().max()) for one, other in pairs)
 
 
 def draw_gates(seed: int, kinds: list[bool], open_share: list[float], soft: bool) -> Gates:
@@ -84,6 +103,7 @@ def some_gates(draw: st.DrawFn) -> Gates:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(gates=some_gates())
+@example(gates=Gates(hidden_H=torch.eye(32, dtype=torch.float64)[[7, 30]].sum(dim=0)))
 def test_cut_equals_masked(
     models: dict[torch.dtype, CofiForSequenceClassification], tokens: Tokens, gates: Gates
 ) -> None:
