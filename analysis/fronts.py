@@ -47,8 +47,7 @@ def measured(frame: pd.DataFrame) -> Iterator[tuple[Contract, pd.DataFrame]]:
     own = columns(frame, "contract/")
     groups: dict[str, tuple[Contract, list[int]]] = {}
     for place, values in zip(complete.index, complete[own].itertuples(index=False, name=None), strict=True):
-        pairs = zip(own, values, strict=True)
-        contract = contracts.as_text({n.partition("/")[2]: v for n, v in pairs if isinstance(v, str)})
+        contract = _told(own, values)
         groups.setdefault(contracts.contract_id(contract), (contract, []))[1].append(place)
     for contract, places in sorted(groups.values(), key=lambda group: (-len(group[1]), str(group[0]))):
         yield contract, complete.loc[places]
@@ -66,6 +65,18 @@ def is_measured(frame: pd.DataFrame) -> pd.Series[bool]:
     """Which trials of a table are complete and have objectives that can be."""
     possible = frame["score"].abs().le(1 + 1e-9) & frame["speedup"].gt(0)
     return (frame["state"] == "complete") & possible
+
+
+def own_contracts(frame: pd.DataFrame) -> list[Contract]:
+    """The contracts under which searches measured these trials, each once."""
+    names = columns(frame, "contract/")
+    rows = frame[names].drop_duplicates().itertuples(index=False, name=None)
+    return [_told(names, values) for values in rows]
+
+
+def _told(names: Sequence[str], values: Sequence[Any]) -> Contract:
+    pairs = zip(names, values, strict=True)
+    return contracts.as_text({name.partition("/")[2]: v for name, v in pairs if isinstance(v, str)})
 
 
 def _contract(text: str) -> Contract | None:
@@ -104,7 +115,12 @@ def front(
         study: says which scenario is the objective, and what is demanded.
         place_of: the directory of a model, by study and trial.
         sureness: how sure scores are, for a frame in the order of rows and their speedups.
+
+    Raises:
+        ValueError: the models were measured under several contracts; names the difference.
     """
+    if contract.get("timed") != "again":  # those have the search's contract too
+        contracts.the_one([contract, *own_contracts(frame)])
     metric, scenario = metric_of(study, frame), contract.get("scenario", SCENARIOS[0])
     speedups = _column(frame, f"{scenario}/speedup", frame["speedup"])
     order = sorted(range(len(frame)), key=lambda i: (-frame["score"].iloc[i], -speedups[i], i))

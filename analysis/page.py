@@ -19,6 +19,7 @@ from analysis import charts, columns, figure, heatmap, search_charts, sentences
 from analysis.charts import Chart
 from analysis.names import clipped, short_names
 from analysis.svg import BARE, NARROW
+from analysis.words import percent
 
 TEMPLATES = Path(__file__).with_name("templates")
 SCRIPTS = ("tables.js", "charts.js", "explore.js")
@@ -178,10 +179,6 @@ def _decimals(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.3g} %"
-
-
 def _short(number: float | None) -> str:
     """A count in thousands, millions or milliards: 5.03 M."""
     if number is None:
@@ -199,4 +196,4 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-FILTERS = {"decimals": _decimals, "percent": _percent, "short": _short, "value": _value, "clipped": clipped}
+FILTERS = {"decimals": _decimals, "percent": percent, "short": _short, "value": _value, "clipped": clipped}

@@ -27,8 +27,6 @@ RESAMPLES, SEED = 1000, 0
 MOST_MODELS = 100
 CLOSE = 1e-5
 """Difference between a score and that of its predictions which rounding may make."""
-TWO_SIDED = 1.96
-"""Standard errors of a 95 % interval."""
 
 Read = Callable[[str, str], Predictions | None]
 """The predictions of a trial, by study and id."""
@@ -68,7 +66,7 @@ class Sureness:
         difference = self.scores[better] - self.scores[faster]
         low, high = bootstrap.widened(low, difference, high, self.noise * math.sqrt(2))
         ratio = self.speedups[faster] / self.speedups[better]
-        spread = math.exp(TWO_SIDED * math.hypot(self.errors[better], self.errors[faster]))
+        spread = math.exp(bootstrap.SURE * math.hypot(self.errors[better], self.errors[faster]))
         return {
             "better": better,
             "faster": faster,

@@ -143,7 +143,7 @@ def _run(
             )
             _search(config, asked, launch or functools.partial(trial.launch, address=address), stopper)
             ended_by = asked.ended_by
-    return _sum_up(config, study, watch, box) | {"ended_by": ended_by}
+    return _sum_up(config, study, box) | {"ended_by": ended_by}
 
 
 def _proposals(
@@ -265,7 +265,7 @@ def _outbox(config: StudyConfig, study: optuna.Study, data: EncodedTask, watch: 
     return Outbox(tracking, watch.note, command)
 
 
-def _sum_up(config: StudyConfig, study: optuna.Study, watch: Lines, box: Outbox) -> dict[str, Any]:
+def _sum_up(config: StudyConfig, study: optuna.Study, box: Outbox) -> dict[str, Any]:
     """Write front and report, bring MLflow up to date, and return what was found."""
     found, paths = summary.write(study, box.tracking.common, config.output, with_pages=config.report)
     box.summarise(paths, summary.metrics(found))

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import report
+from analysis.words import percent
 from cofi_tune.messages import DUPLICATE
 from cofi_tune.on_disk import OnDisk
 
@@ -146,14 +147,10 @@ def _table(document: Mapping[str, Any]) -> Table:
             "*" if row["on_front"] else "",
             escape(row["trial"].removeprefix(f"{document['study']}-")),
             f"{row['score']:.3f}",
-            "" if row["score_share"] is None else _percent(row["score_share"]),
+            percent(row["score_share"]),
             *(escape(speed) for speed in speeds),
             f"{row['sparsity']:.3f}",
             f"{row['num_parameters']:,}",
             style=None if row["on_front"] else "dim",
         )
     return table
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

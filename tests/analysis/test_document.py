@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis import sentences
+from analysis import fronts, sentences
 from analysis.document import CHOSEN, Report
 
 MakeSource = Callable[..., Any]
@@ -120,6 +120,18 @@ def test_contracts_have_fronts_of_their_own(make_source: MakeSource) -> None:
     assert [len(front["trials"]) for front in made["fronts"]] == [4, 3, 1]
     assert len({front["id"] for front in made["fronts"]}) == 3
     assert "3 ways" in made["notes"][-1]
+
+
+def test_models_of_several_contracts_are_refused_with_the_difference(make_source: MakeSource) -> None:
+    source = make_source(2)
+    source.add(
+        contract={"device": "cpu", "device_name": "x86_64", "num_threads": "1", "scenario": "throughput"}
+    )
+    report = Report(source)
+    contracts = fronts.own_contracts(report.frame)
+    assert len(contracts) == 2
+    with pytest.raises(ValueError, match=r"share no front .*num_threads: 2 and 1"):
+        fronts.front(contracts[0], report.frame, report.studies["s"], lambda study, trial: "")
 
 
 def test_timings_taken_later_are_a_front_of_their_own(make_source: MakeSource) -> None:

@@ -106,8 +106,8 @@ def test_files_are_written_whole(make_source: MakeSource, tmp_path: Path) -> Non
 @example("x" * 300)
 def test_no_study_name_leaves_the_output(name: str) -> None:
     made = report.directory_name(name)
-    path = Path("/root/of/it") / made
-    assert path.parent == Path("/root/of/it")
+    path = Path("output") / made
+    assert path.parent == Path("output")
     assert ".." not in path.parts
     assert 0 < len(made) <= 106
     assert made.isascii()
