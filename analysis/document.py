@@ -17,7 +17,6 @@ PREDICTIONS, PLAN = "predictions.safetensors", "plan.json"
 CHOSEN = 12
 """Models of a front whose insides are shown; of a longer one, evenly spaced ones."""
 NOT_CURVES = ("learning_rate", "train_seconds")
-LONGEST_CURVE = 200
 
 
 class Report:
@@ -103,7 +102,7 @@ class Report:
         runs = [self._by_trial[study.name, trial] for trial in chosen]
         curves = self.source.curves(runs) if runs else {}
         return told | {
-            "curves": {trial_of(run): _thinned(curves[run.run_id]) for run in runs},
+            "curves": {trial_of(run): _drawn(curves[run.run_id]) for run in runs},
             "structures": {trial_of(run): plan for run in runs if (plan := self._structure(run)) is not None},
         }
 
@@ -170,14 +169,7 @@ def _spread(trials: Sequence[str]) -> list[str]:
     return [unique[round(i * (len(unique) - 1) / (CHOSEN - 1))] for i in range(CHOSEN)]
 
 
-def _thinned(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, list[list[float]]]:
-    """The curves of a training, of at most so many points each."""
-    found = {}
-    for name in sorted(curves):
-        points = curves[name]
-        if name in NOT_CURVES or len(points) < 2:
-            continue
-        every = -(-len(points) // LONGEST_CURVE)
-        kept = [*points[::every], *([points[-1]] if (len(points) - 1) % every else [])]
-        found[name] = [[step, value] for step, value in kept]
-    return found
+def _drawn(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, list[list[float]]]:
+    """The curves of a training that a reader may want to see."""
+    wanted = (name for name in sorted(curves) if name not in NOT_CURVES and len(curves[name]) > 1)
+    return {name: [[step, value] for step, value in curves[name]] for name in wanted}

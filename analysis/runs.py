@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cofi_tune.records import SCENARIOS
+from cofi_tune.records import SCENARIOS, TIMED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,6 @@ Curves = dict[str, list[tuple[int, float]]]
 
 WORDS = ("study", "trial", "run_id", "method", "state", "reason", "message")
 SIZES = ("score", "speedup", "sparsity", "model_sparsity", "num_parameters", "macs")
-TIMED = ("speedup", "speedup_low", "speedup_high", "latency_ms", "dense_ms", "num_pairs")
 CONTRACT, TIMING = "contract.", "timing."
 WORDS_OF_PYTHON = {"None": None, "True": True, "False": False}
 LARGEST_MEASURED = 1e15

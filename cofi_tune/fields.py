@@ -17,11 +17,9 @@ import cofi_tune
 from analysis.contracts import as_text
 from cofi_tune.history import Entry
 from cofi_tune.messages import INTERRUPTED, Asked, Outcome
-from cofi_tune.records import Latency, Measurement, Progress
+from cofi_tune.records import TIMED, Latency, Measurement, Progress
 from cofi_tune.timings import Timing
 
-TIMED = ("speedup", "speedup_low", "speedup_high", "latency_ms", "dense_ms", "num_pairs")
-"""Of a `Latency`, as metrics."""
 CONTRACT, TIMING = "contract.", "timing."
 """Tags: before the names of a measurement's contract; before the id of a contract of later timings."""
 LONGEST_PARAM, LONGEST_TAG = 500, 5000

@@ -177,6 +177,10 @@ class Latency:
     rows: int
 
 
+TIMED = ("speedup", "speedup_low", "speedup_high", "latency_ms", "dense_ms", "num_pairs")
+"""Of a `Latency`, as metrics."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A trial's last word: what was shipped, scored and timed."""

@@ -11,7 +11,7 @@ import pytest
 from analysis.contracts import contract_id
 from cofi_tune import fields, timings
 from cofi_tune.messages import Asked, Outcome
-from cofi_tune.records import Latency
+from cofi_tune.records import TIMED, Latency
 
 HERE = {"device": "cpu", "num_threads": 2, "timed": "again"}
 THERE = {"device": "cuda", "device_name": "some GPU", "num_threads": None, "timed": "again"}
@@ -69,6 +69,6 @@ def test_a_run_says_them_behind_their_contracts_id(tmp_path: Path) -> None:
     key = contract_id(HERE)
     points = fields.of_timing(timed)
     assert (f"{key}/throughput/speedup", 2.0, timed.time_ms, 0) in points
-    assert len(points) == len(fields.TIMED)
+    assert len(points) == len(TIMED)
     known = fields.of_trial(Asked("s-0000", {}, {}), Outcome.failed("lost"), [], timed=[timed])
     assert not any(name.startswith("timing.") for name in known.tags)
