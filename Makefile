@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults check format clean
+.PHONY: install demo test test-cluster test-faults test-long check format clean
 
 install: .venv/installed
 
@@ -21,11 +21,18 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Tests of a file stay on one process: some share what is slow to make.
 test: check
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -m "not faults and not cluster" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-cluster: install
+	$(BIN)/python -m pytest -m cluster
 
 test-faults: install
-	$(BIN)/python -m pytest -m faults -n 2
+	$(BIN)/python -m pytest -m "faults and not cluster and not long" -n 2
+
+test-long: install
+	$(BIN)/python -m pytest -m long -n 2
 
 format: install
 	$(BIN)/ruff check --fix

@@ -12,8 +12,8 @@ def of_front(front: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
     Returns:
         `trial`, `score`, `low`, `high` (of the score's interval), `speedup`, `slow`, `fast` (of its spread),
-        `method`, `study`: one value per trial; `settings`: a pair of name and column per searched parameter;
-        `dense`, `keep` and what the axes are called.
+        `method`, `study`, `chain`: one value per trial; `settings`: a pair of name and column per searched
+        parameter; `dense`, `keep` and what the axes are called.
     """
     rows, dense = front["trials"], front["dense"]
     spread = [row["scenarios"][front["scenario"]] for row in rows]
@@ -41,6 +41,7 @@ def of_front(front: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         "fast": _column(spread, lambda one: one["high"]),
         "method": [methods.index(str(row["method"])) for row in rows],
         "study": [studies.index(str(row["study"])) for row in rows],
+        "chain": [row.get("chain") for row in rows],
         "settings": [[name, _column(rows, lambda row: row["settings"].get(name))] for name in settings],  # noqa: B023
     }
 

@@ -1,7 +1,8 @@
 """What a measurement is comparable under: points of different contracts share no front.
 
-A contract is the device and its name, threads, dtype and torch, the task, its data and its dense model, the
-rows that chose weights, and the scenario that is the objective; all values as text, as MLflow keeps them.
+A contract is the device and its name, threads, dtype and torch, whether it was alone with the two models, the
+task, its data and its dense model, the rows that chose weights, and the scenario that is the objective; all
+values as text, as MLflow keeps them.
 """
 
 from __future__ import annotations
@@ -32,11 +33,17 @@ def contract_id(contract: Mapping[str, Any]) -> str:
 
 
 def label(contract: Mapping[str, str]) -> str:
-    """The machine in a few words: `CPU, 2 threads`, or a GPU's name."""
+    """The machine in a few words: `CPU, 2 threads`, or a GPU's name; and that it was busy, if it was."""
     device, threads = contract.get("device", "this machine"), contract.get("num_threads", "None")
+    busy = ", beside other trials" if crowded(contract) else ""
     if device == "cpu" and threads != "None":
-        return f"CPU, {threads} thread{'' if threads == '1' else 's'}"
-    return device.upper() if device == "cpu" else contract.get("device_name", device)
+        return f"CPU, {threads} thread{'' if threads == '1' else 's'}{busy}"
+    return (device.upper() if device == "cpu" else contract.get("device_name", device)) + busy
+
+
+def crowded(contract: Mapping[str, str]) -> bool:
+    """Whether other trials ran where the models were timed."""
+    return contract.get("alone") == "no"
 
 
 def labels(contracts: Sequence[Mapping[str, str]]) -> list[str]:

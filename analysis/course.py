@@ -40,6 +40,7 @@ def of(study: Study, frame: pd.DataFrame) -> dict[str, Any]:
         "counts": dict(Counter(map(_kind, frame["state"], frame["reason"]))),
         "ends": _ends(frame),
         "course": _course(study, frame),
+        "processor": "GPU" if study.tag("device") == "cuda" else "CPU",
         "importance": importance,
         "importance_note": why_not,
         "searched": names,
@@ -130,8 +131,10 @@ def _as_study(frame: pd.DataFrame, names: Sequence[str]) -> optuna.Study:
 
 
 def _course(study: Study, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The hypervolume after each trial that is over, and the seconds of training until then."""
+    """The hypervolume after each trial that is over, in the order of ends, and the compute until then."""
     over = frame[~frame["state"].isin(["running", "interrupted"]) & (frame["reason"] != "duplicate")]
+    heard = over["heard_ms"].ffill().fillna(0.0)  # what was never run ended when it was proposed
+    over = over.loc[heard.sort_values(kind="stable").index]
     corner = (study.number("reference_score") or 0.0, 1.0)
     done = is_measured(over)
     points = [
@@ -139,10 +142,11 @@ def _course(study: Study, frame: pd.DataFrame) -> list[dict[str, Any]]:
         for score, speedup, complete in zip(over["score"], over["speedup"], done, strict=True)
     ]
     seconds = over["seconds"].fillna(0.0).cumsum()
+    hours = seconds * (study.number("held") or 1.0) / 3600
     grown = hypervolume.growth(points, corner)
     return [
-        {"trial": trial, "number": number, "seconds": float(spent), "hypervolume": volume}
-        for number, (trial, spent, volume) in enumerate(zip(over["trial"], seconds, grown, strict=True), 1)
+        {"trial": trial, "number": number, "seconds": float(s), "compute_hours": float(h), "hypervolume": v}
+        for number, (trial, s, h, v) in enumerate(zip(over["trial"], seconds, hours, grown, strict=True), 1)
     ]
 
 

@@ -245,6 +245,9 @@ def _rows(
                 "trial": one["trial"],
                 "study": one["study"],
                 "method": one["method"],
+                "parent": one["parent"] or None,
+                "chain": _chain(one),
+                "timed_as": one["timed_as"] or None,
                 "score": one["score"],
                 "score_share": one["score"] / teacher if teacher > 0 else None,
                 "scores": {name.partition("/")[2]: one[name] for name in names if one[name] == one[name]},
@@ -258,6 +261,12 @@ def _rows(
             }
         )
     return rows
+
+
+def _chain(one: Mapping[str, Any]) -> str | None:
+    """Which link of which chain a model is, and the sparsities on the way to it."""
+    targets = str(one["chain"] or "").split(" > ")
+    return f"link {len(targets)} of {one['root']}: {' > '.join(targets)}" if targets != [""] else None
 
 
 def _timing(one: Mapping[str, Any], scenario: str) -> dict[str, float | None]:

@@ -68,6 +68,9 @@ def _front(front: Mapping[str, Any], picture: str) -> Iterable[str]:
         [*heads, "parameters", "MACs", "sparsity", "share of fronts"],
         [first, *(_row(row, scenarios) for row in kept)],
     )
+    for row in kept:
+        if row.get("timed_as"):
+            yield f"{plain(row['trial'])} is timed as {plain(row['timed_as'])}, of the same structure."
     others = len(front["trials"]) - len(kept)
     if others:
         yield f"{others} more {'model is' if others == 1 else 'models are'} beaten on both, or not of use."
@@ -77,6 +80,8 @@ def _front(front: Mapping[str, Any], picture: str) -> Iterable[str]:
     if best is not None:
         yield f"To load {plain(best['trial'])}, and the others likewise:"
         yield block(best["load"], "python")
+        if best.get("chain"):
+            yield f"It is {plain(best['chain'])}: each link goes on from where the one before ended pruning."
         if best["reproduce"]:
             yield "To make it again without a search:"
             yield block(best["reproduce"], "console")

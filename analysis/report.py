@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.runs import Source
-from cofi_tune.data.arguments import USAGE_EXIT, Parser
+from cofi_tune.data.arguments import Parser
+from cofi_tune.terminal import USAGE_EXIT
 
 if TYPE_CHECKING:
     import pandas as pd

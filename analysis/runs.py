@@ -22,6 +22,7 @@ Curves = dict[str, list[tuple[int, float]]]
 """By name: (step, value), in order of steps."""
 
 WORDS = ("study", "trial", "run_id", "method", "state", "reason", "message")
+LINKS = ("parent", "root", "chain", "timed_as")
 SIZES = ("score", "speedup", "sparsity", "model_sparsity", "num_parameters", "macs")
 CONTRACT, TIMING = "contract.", "timing."
 WORDS_OF_PYTHON = {"None": None, "True": True, "False": False}
@@ -72,8 +73,7 @@ class Study:
 
     def number(self, name: str) -> float | None:
         """A tag that is a number, or None."""
-        value = _literal(self.tag(name, "None"))
-        return float(value) if isinstance(value, (int, float)) else None
+        return _number(self.tag(name))
 
 
 def studies_of(runs: Iterable[Run]) -> list[Study]:
@@ -106,7 +106,8 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
 
     Returns:
         Text columns `study`, `trial` (the id), `run_id`, `method`, `state` (complete, pruned, fail, running,
-        interrupted), `reason`, `message`; `seconds` of training; float columns for everything measured, NaN
+        interrupted), `reason`, `message`; `parent`, `root`, `chain` of a link, else ""; `heard_ms`: when it
+        reported last, since 1970; `seconds` of training; float columns for everything measured, NaN
         where there is nothing; a column per setting, typed by what it holds; `contract/...` as text;
         `searched`: names of the params that were drawn, as a JSON list; `timings`: see `timings`.
     """
@@ -117,7 +118,8 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
         "study": [run.tags.get("cofi.study", "") for run in rows],
         "trial": [trial_of(run) for run in rows],
         "run_id": [run.run_id for run in rows],
-        **{name: [run.tags.get(f"cofi.{name}", "") for run in rows] for name in WORDS[3:]},
+        **{name: [run.tags.get(f"cofi.{name}", "") for run in rows] for name in (*WORDS[3:], *LINKS)},
+        "heard_ms": [_number(run.tags.get("cofi.heard_ms", "")) for run in rows],
         "seconds": [run.metrics.get("seconds", run.metrics.get("train_seconds")) for run in rows],
         "searched": [run.tags.get("cofi.searched", "[]") for run in rows],
     }
@@ -132,8 +134,12 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
     for name in [n for n in columns if n in SIZES or _is_measured(n)]:
         least = 0.0 if name.rpartition("/")[2] in (*TIMED, "speedup") else None
         columns[name] = [value if _possible(value, least) else None for value in columns[name]]
-    numeric = [name for name in columns if name in SIZES or _is_measured(name) or name == "seconds"]
-    words = [name for name in columns if name in WORDS or name.startswith(("contract/", "timing/"))]
+    numeric = [
+        name for name in columns if name in SIZES or _is_measured(name) or name in ("seconds", "heard_ms")
+    ]
+    words = [
+        name for name in columns if name in (*WORDS, *LINKS) or name.startswith(("contract/", "timing/"))
+    ]
     frame = pd.DataFrame(columns)
     return frame.astype(dict.fromkeys(numeric, "float64") | dict.fromkeys([*words, "searched"], "string"))
 
@@ -186,6 +192,11 @@ def _typed(texts: Sequence[str | None]) -> Any:
         return pd.array(values, dtype="boolean")
     words = [None if text in (None, "None") else text for text in texts]
     return pd.array(words, dtype="string")
+
+
+def _number(text: str) -> float | None:
+    value = _literal(text)
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _literal(text: str) -> Any:

@@ -16,27 +16,29 @@ OBJECTIVES = ("score", "speedup")
 
 
 def course(study: Mapping[str, Any], prefix: str) -> list[Chart]:
-    """Hypervolume over finished trials and over compute seconds; it only changes where a trial helped."""
+    """Hypervolume over finished trials and over their compute; it only changes where a trial helped."""
     rows = study["course"]
     if not rows:
         return []
     ends = {0, len(rows) - 1}
-    kept = [
-        row for i, row in enumerate(rows) if i in ends or row["hypervolume"] != rows[i - 1]["hypervolume"]
-    ]
+    kept = [i for i in range(len(rows)) if i in ends or rows[i]["hypervolume"] != rows[i - 1]["hypervolume"]]
     last = rows[-1]
-    words = f"A stair that ends at {last['hypervolume']:.4g} after {len(rows)} trials."
+    hours = [row.get("compute_hours", row["seconds"] / 3600) for row in rows]
+    unit, scale = ("hours", 1) if hours[-1] >= 1 else ("minutes", 60)
+    spent = f"{study.get('processor', 'CPU')} {unit} of training"
+    words = f"A stair that ends at {last['hypervolume']:.4g} after {len(rows)} trials"
+    words += f", {scale * hours[-1]:.3g} {spent}."
     made = []
-    for key, title, unit in (
-        ("number", "Hypervolume over trials", "trial"),
-        ("seconds", "Hypervolume over compute", "compute seconds"),
+    for key, title, unit, along in (
+        ("number", "Hypervolume over trials", "trial", [row["number"] for row in rows]),
+        ("compute", "Hypervolume over compute", spent, [scale * one for one in hours]),
     ):
         trace = {
             "type": "scatter",
             "mode": "lines+markers",
-            "x": [rounded(row[key]) for row in kept],
-            "y": [rounded(row["hypervolume"]) for row in kept],
-            "hovertext": [plain(row["trial"]) for row in kept],
+            "x": [rounded(along[i]) for i in kept],
+            "y": [rounded(rows[i]["hypervolume"]) for i in kept],
+            "hovertext": [plain(rows[i]["trial"]) for i in kept],
             "hovertemplate": "%{hovertext}<br>%{y:.4g}<extra></extra>",
             "line": {"shape": "hv", "color": "var(--accent)", "width": 1.75},
             "marker": {"size": 5, "color": "var(--accent)"},

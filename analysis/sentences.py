@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.contracts import crowded
+
+BESIDE = (
+    "These models were timed while other trials ran beside them, each in turn with the dense model: speedups "
+    "hold within their quartiles, milliseconds are those of a busy machine."
+)
 UNEVEN = 1.15
 """How much longer the dense model may take beside one model than beside another before it is said."""
 
@@ -16,17 +22,19 @@ def neighbours(front: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
 
 def uncertainty(front: Mapping[str, Any]) -> list[str]:
     """Where the intervals come from, and what they do not cover."""
-    known = front["uncertainty"]
+    known, busy = front["uncertainty"], [BESIDE] if crowded(front["contract"]) else []
     if known is None:
         return [
+            *busy,
             "No predictions of these models are stored, so their scores have no intervals: whether two "
-            "scores differ by chance alone is not known."
+            "scores differ by chance alone is not known.",
         ]
     said = [
+        *busy,
         f"Intervals of scores: the middle 95 % over {known['num_resamples']:,} resamples of the "
         f"{known['num_rows']:,} dev rows, drawn alike for all models, so that differences are paired. "
         "Share of fronts: of those resamples, with speedups drawn within their error, the part in which "
-        "nobody beats the model on both."
+        "nobody beats the model on both.",
     ]
     noise, times = known.get("seed_noise"), known.get("num_replicates") or 0
     if noise is None:

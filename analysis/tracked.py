@@ -142,11 +142,11 @@ class Database:
             else:
                 import sqlalchemy
 
-                engine = sqlalchemy.create_engine(self.uri)
+                engine = sqlalchemy.create_engine(self.uri, poolclass=sqlalchemy.NullPool)
                 with closing(engine.raw_connection()) as raw:
                     yield raw, "%s"
         except Exception as error:  # every driver has its own
-            raise ValueError(f"{without_password(self.uri)} cannot be read: {_line(error)}") from error
+            raise ValueError(without_password(f"{self.uri} cannot be read: {_line(error)}")) from error
 
 
 class Server:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +73,61 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         state.setdefault(int(index), {})[own] = value
     groups: Any = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def guides(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Kinds of what has guided a run, one after the other; a change is no secret.
+
+    Args:
+        before: up to a checkpoint.
+        now: from there on.
+    """
+    if [*before[-1:]] == [*now]:
+        return [*before]
+    warnings.warn(
+        f"the run began with the teacher's outputs {' then '.join(before)} and goes on with them "
+        f"{' '.join(now)}: kept states are rounded to fp16, so losses may differ in their fourth digit",
+        stacklevel=3,
+    )
+    return [*before, *now]
+
+
+def without_own_moments(tensors: Mapping[str, Tensor], groups: Sequence[Mapping[str, Any]]) -> Tensors:
+    """A state without Adam's moments of parameters with a rate of their own, such as gates.
+
+    Another run has left them in its ramp, when gradients were larger: they would shorten the steps of a new
+    one for as long as Adam remembers (1,000 steps): gates would not travel as far as their rate says.
+
+    Args:
+        tensors: of a whole state.
+        groups: of the optimizer whose moments are in it.
+    """
+    scheduled = [group["scheduled"] for group in groups for _ in group["params"]]
+    own = tuple(f"optimizer/{index}/" for index, follows in enumerate(scheduled) if not follows)
+    return {name: value for name, value in tensors.items() if not name.startswith(own)}
+
+
+def carry_over(
+    old: torch.optim.Optimizer,
+    before: Mapping[str, nn.Parameter],
+    new: torch.optim.Optimizer,
+    after: Mapping[str, nn.Parameter],
+    moments: Mapping[str, Callable[[Tensor], Tensor]],
+) -> None:
+    """Give a new optimizer what an old one remembers of the parameters of the same names.
+
+    Args:
+        old: an optimizer that has taken steps.
+        before: its parameters.
+        new: an optimizer that has taken none.
+        after: its parameters; a name that is no longer there is forgotten.
+        moments: what becomes of moments, for parameters of another shape or meaning than before.
+    """
+    for name, parameter in after.items():
+        state = old.state.get(before[name])
+        if state:
+            change = moments.get(name, lambda moment: moment)
+            new.state[parameter] = {k: v if k == "step" else change(v) for k, v in state.items()}
 
 
 def random_state(device: torch.device) -> Tensors:

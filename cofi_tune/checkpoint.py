@@ -28,6 +28,8 @@ from torch import Tensor
 
 DIRECTORY = "checkpoints"
 """Beside a run's results."""
+LINK = "link"
+"""Beside it: the state that the next link of a chain begins with, in the same form."""
 FORMAT = 1
 KEPT = 2
 """Checkpoints of a run that stay: the newest, and one to fall back to."""

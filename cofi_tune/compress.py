@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import cofi_tune
-from cofi_tune import checkpoint, evaluate, latency, methods, predictions, teacher
+from cofi_tune import checkpoint, evaluate, latency, methods, predictions, teacher, teacher_cache, timed
 from cofi_tune.config import Setup, TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
 from cofi_tune.data.encode import EncodedTask, open_encoded
 from cofi_tune.loop import Training
 from cofi_tune.methods import Method
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
+from cofi_tune.precision import resolve
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Measurement, Progress, encoder_macs
-from cofi_tune.resumable import Upkeep, resumable
+from cofi_tune.resumable import Kept, resumable
+from cofi_tune.timed import Timed, Timer
+from cofi_tune.upkeep import Upkeep
 
 
 def compress(
-    trial: TrialConfig, setup: Setup, ranks: Ranks = ALONE, upkeep: Upkeep | None = None
+    trial: TrialConfig,
+    setup: Setup,
+    ranks: Ranks = ALONE,
+    upkeep: Upkeep | None = None,
+    timer: Timer | None = None,
 ) -> Iterator[Progress | Measurement]:
     """Train, cut, score, time and save; yields its progress and, on the first worker, the measurement last.
 
@@ -37,6 +44,7 @@ def compress(
         setup: where data and teacher are, where results go, what to run on.
         ranks: this worker's place among those of the trial.
         upkeep: what happens between the steps; None: checkpoints as `setup` says.
+        timer: times the model; None: on this run's device. It is asked for each structure once.
 
     Raises:
         Stopped: the run ended without a model worth measuring, with the reason.
@@ -44,27 +52,45 @@ def compress(
         OSError: a checkpoint or the model cannot be written.
     """
     upkeep = upkeep or Upkeep(setup.checkpoint_seconds)
-    if setup.num_threads and torch.device(setup.device).type == "cpu":
+    if setup.num_threads:
         torch.set_num_threads(setup.num_threads)
     data = open_encoded(setup.data)
-    dense = teacher.load(setup.teacher, setup.device)
     student = start_student(trial, setup, data)
     torch.manual_seed(trial.seed * 1009 + ranks.rank)
     steps = steps_per_epoch(len(data.splits["train"].labels), trial.batch_size)
     method = methods.load(trial.method)(trial, student, steps)
-    guide = dense if method.uses_teacher else None
+    kept = teacher_cache.prepare(setup, data, method, ranks, upkeep)
+    # Beside the kept outputs the dense model is needed at the end alone.
+    dense = None if kept.guide or not method.uses_teacher else _dense(setup)
     selection = data.selection_split(setup.selection)
-    training = Training(student, method, guide, data, trial, selection, ranks)
-    yield from resumable(training, checkpoints_of(setup), identity(trial, setup, data), upkeep)
-    logits = [evaluate.predict_dev(model, data, ranks) for model in (training.student, dense)]
+    precision = resolve(setup.precision, setup.device)
+    guide = kept.guide or dense
+    training = Training(student, method, guide, data, trial, selection, ranks, precision, setup.shrink)
+    own = identity(trial, setup, data)
+    begins, hands_on = _links(trial, setup, own)
+    yield from resumable(training, checkpoints_of(setup), own, upkeep, begins, hands_on)
+    dense = dense or _dense(setup)
+    logits = evaluate.predict_dev(training.student, data, ranks)
+    dense_logits = kept.dev_logits or evaluate.predict_dev(dense, data, ranks)
     upkeep.beat()
     if ranks.rank == 0:
         seconds = time.perf_counter() - training.started
-        scores = evaluate.dev_scores(logits[0], data), evaluate.dev_scores(logits[1], data)
-        measurement = measure(training.student, dense, data, method, setup, scores, seconds)
-        predictions.save(setup.output, data, *logits)
+        scores = evaluate.dev_scores(logits, data), evaluate.dev_scores(dense_logits, data)
+        dev = data.splits[data.task.dev_splits[0]]
+        timer = timer or timed.timed_here
+        times = timed.once(timer, training.student, dense, dev, setup, contract(data, setup, {}))
+        measurement = measure(training.student, dense, data, method, setup, scores, times, seconds)
+        measurement = replace(measurement, guided_by=" then ".join(training.guided_by))
+        predictions.save(setup.output, data, logits, dense_logits)
         save(training.student, measurement, method, data, setup.output)
         yield measurement
+
+
+def _dense(setup: Setup) -> CofiForSequenceClassification:
+    """The dense model; loading it leaves the run's random streams as they are."""
+    device = torch.device(setup.device)
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        return teacher.load(setup.teacher, setup.device)
 
 
 def checkpoints_of(setup: Setup) -> Path:
@@ -80,8 +106,35 @@ def identity(trial: TrialConfig, setup: Setup, data: EncodedTask) -> dict[str, A
         "tokens": data.directory.name,
         "teacher": setup.teacher.name,
         "selection": setup.selection,
+        "precision": resolve(setup.precision, setup.device),
+        "shrink": setup.shrink,
         "code": cofi_tune.__version__,
     }
+
+
+def _links(trial: TrialConfig, setup: Setup, own: Mapping[str, Any]) -> tuple[Kept | None, Kept | None]:
+    """Where the state is that a trial begins with, and where it leaves one for the next link of its chain.
+
+    It is that of the end of pruning, not of the model that comes of it: by then the gates are folded into the
+    weights, their log alphas and multipliers have no more say, and what they closed is gone for good.
+
+    Args:
+        trial: hyperparameters.
+        setup: names its output, and its parent's.
+        own: identity of the trial.
+    """
+    options = {name: value for name, value in trial.options.items() if name != "target_sparsity"}
+    alike = {"batch_size", "clip_norm", "dropout", "init", "learning_rate", "method", "seed"}
+    shared = {**own, "trial": {**trial.model_dump(mode="json", include=alike), "options": options}}
+    begins = hands_on = None
+    if trial.reached:
+        if setup.parent is None:
+            raise ValueError(f"a run that goes on from {trial.reached[-1]:g} needs that run's output")
+        begins = Kept(setup.parent / checkpoint.LINK, {**shared, "reached": [*trial.reached]})
+    if setup.hands_on:
+        reached = [*trial.reached, trial.options["target_sparsity"]]
+        hands_on = Kept(setup.output / checkpoint.LINK, {**shared, "reached": reached})
+    return begins, hands_on
 
 
 def start_student(trial: TrialConfig, setup: Setup, data: EncodedTask) -> CofiForSequenceClassification:
@@ -110,25 +163,25 @@ def measure(
     method: Method,
     setup: Setup,
     scores_of: tuple[dict[str, float], dict[str, float]],
+    times: Timed,
     seconds: float,
 ) -> Measurement:
-    """Time what is shipped, beside the dense model, and put all figures together.
+    """Put all figures of what is shipped together.
 
     Args:
         model: what is shipped.
         dense: the dense model.
-        data: whose dev rows are timed.
+        data: whose dev rows were scored and timed.
         method: what made the model.
         setup: of the run.
         scores_of: the scores of both.
+        times: its own, or those of a model of its structure.
         seconds: of training.
     """
     task = data.task
     scores, dense_scores = scores_of
     dev = data.splits[task.dev_splits[0]]
-    scenarios = dict.fromkeys((setup.scenario, *setup.scenarios))
-    latencies = latency.measure(model, dense, dev, scenarios)
-    objective = next(t for t in latencies if t.scenario == setup.scenario)
+    objective = next(t for t in times.latencies if t.scenario == setup.scenario)
     status = method.status(0)
     mean_tokens = max(1, round(float(dev.lengths.mean())))
     kept, whole = (encoder_parameters_of(m) for m in (model, dense))
@@ -137,7 +190,7 @@ def measure(
         speedup=objective.speedup,
         scores=scores,
         teacher_scores=dense_scores,
-        latencies=latencies,
+        latencies=times.latencies,
         sparsity=1 - kept / whole,
         model_sparsity=1 - model.num_parameters() / dense.num_parameters(),
         num_parameters=model.num_parameters(),
@@ -148,7 +201,8 @@ def measure(
         expected_sparsity=status.expected_sparsity,
         target_sparsity=status.target_sparsity,
         seconds=seconds,
-        contract=contract(data, setup),
+        contract=contract(data, setup, times.made_on),
+        timed_as=times.timed_as,
     )
 
 
@@ -158,10 +212,17 @@ def encoder_parameters_of(model: CofiForSequenceClassification) -> int:
     return sum(p.numel() for linear in linears for p in linear.parameters())
 
 
-def contract(data: EncodedTask, setup: Setup) -> dict[str, Any]:
-    """What a measurement is comparable under."""
+def contract(data: EncodedTask, setup: Setup, machine: dict[str, Any]) -> dict[str, Any]:
+    """What a measurement is comparable under.
+
+    Args:
+        data: what was scored and timed.
+        setup: of the run.
+        machine: what `made_on` says where it was timed.
+    """
     return {
-        **made_on(setup.device),
+        **machine,
+        # Not the precision of training: a model is scored, timed and shipped in fp32.
         "task": data.task.name,
         "data": data.content_hash,
         "teacher": setup.teacher.name,
@@ -170,34 +231,8 @@ def contract(data: EncodedTask, setup: Setup) -> dict[str, Any]:
         "mean_tokens": round(float(data.splits[data.task.dev_splits[0]].lengths.mean()), 1),
         "throughput_rows": latency.THROUGHPUT_ROWS,
         "timed": "search",
+        "alone": "no" if setup.timing == "crowd" else "yes",
     }
-
-
-def made_on(name: str) -> dict[str, Any]:
-    """The machine's part of a contract, as it is now.
-
-    Args:
-        name: of the device that models are timed on.
-    """
-    device = torch.device(name)
-    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {
-        "device": device.type,
-        "device_name": device_name,
-        "dtype": "float32",
-        "num_threads": None if device.type == "cuda" else torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
-def _cpu_name() -> str:
-    """The processor's model, where the system tells; else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
 
 
 def save(

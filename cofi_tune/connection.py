@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shlex
 import uuid
 from pathlib import Path
@@ -112,11 +111,6 @@ def explain(error: BaseException, uri: str) -> str:
     if "file is not a database" in text or "disk image is malformed" in text:
         return f"{without_password(uri)} is damaged; move its file away, and all is written again"
     return without_password(text)[:LONGEST_LINE]
-
-
-def masked(text: str) -> str:
-    """A text whose addresses show where `user:password@` belongs, and not what it is."""
-    return re.sub(r"//[^/\s]*@", "//USER:PASSWORD@", text)
 
 
 def absolute(uri: str) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cofi_tune import estimate, points, preflight
+from cofi_tune import chains, estimate, points, preflight
 from cofi_tune.budget import in_words
 from cofi_tune.components import pretrained
 from cofi_tune.config import StudyConfig, TrialConfig
@@ -51,10 +51,14 @@ def show(
     def say(text: str) -> None:
         console.print(Text(text), soft_wrap=True)
 
-    ranges = points.distributions(space.space)
-    first = len(config.enqueue) + len(space.points)
+    own = chains.at(space.space, config.chain[0]) if config.chain else space.space
+    ranges = points.distributions(own)
+    first = len(config.enqueue) + len(chains.without_target(space.points) if config.chain else space.points)
     say(f"Space {config.space}: {size(ranges)}; {first} points are tried first")
     console.print(_ranges(ranges))
+    if config.chain:
+        said = f"chain {chains.in_words(config.chain, config.chain_epochs)}"
+        say(f"\nEach proposal is pruned to one target after another, {len(config.chain)} trials: {said}")
     say(f"\n{len(proposals)} draws")
     console.print(_draws(proposals))
     trials = [
@@ -63,6 +67,7 @@ def show(
         )
         for one in proposals
     ]
+    trials = [link for trial in trials for link in trial.links(config.chain, config.chain_epochs)]
     with tempfile.TemporaryDirectory() as scratch:
         kept = config.output / "data"
         tokenizer = config.tokenizer or config.teacher or pretrained.tokenizer_of(config.model)
@@ -137,28 +142,33 @@ def _timed(timing: estimate.Timing, config: StudyConfig) -> list[str]:
 
 def _extrapolated(found: estimate.Estimate, config: StudyConfig, data_bytes: int) -> list[str]:
     each = [cost.seconds for cost in found.trials]
-    taught = found.teacher.seconds if found.teacher else 0.0
+    taught = found.outputs + (found.teacher.seconds if found.teacher else 0.0)
     total = config.trials * mean(each) + taught
     what = "GPU" if config.gpus_per_worker else "CPU"
     held = config.gpus_per_worker or config.cpus_per_worker
     wall = taught + math.ceil(config.trials / config.concurrency) * mean(each)
-    disk = config.trials * found.timing.model_bytes + found.timing.teacher_bytes + data_bytes
+    outputs = found.timing.outputs_bytes
+    disk = config.trials * found.timing.model_bytes + found.timing.teacher_bytes + data_bytes + outputs
     checkpoints = preflight.checkpoint_bytes(found.timing.teacher_bytes, config.concurrency)
     lines = [
-        "\nExtrapolated from that by numbers of steps and rows; other targets and batch sizes were not timed",
+        "\nExtrapolated from that by numbers of steps and rows, and in a straight line between the two sizes",
         f"  a trial {_times(each)}",
     ]
     if found.teacher is not None:
         steps = f"{found.teacher.steps:,} steps, unless an earlier search has made it"
-        lines.append(f"  the teacher {in_words(taught)}, {steps}")
+        lines.append(f"  the teacher {in_words(found.teacher.seconds)}, {steps}")
+    if outputs:
+        lines.append(f"  its outputs {in_words(found.outputs)}, once for all trials")
     return [
         *lines,
         f"  {config.trials} trials, {config.concurrency} at a time: {in_words(wall)}; "
         f"{total * held / 3600:.2g} {what} hours",
         f"  disk {_megabytes(disk)}: {config.trials} models of {_megabytes(found.timing.model_bytes)}, "
-        f"the teacher {_megabytes(found.timing.teacher_bytes)}, encoded rows {_megabytes(data_bytes)}; "
+        f"the teacher {_megabytes(found.timing.teacher_bytes)}, encoded rows {_megabytes(data_bytes)}"
+        f"{f', its outputs {_megabytes(outputs)}' if outputs else ''}; "
         f"and while trials run up to {_megabytes(checkpoints)} of checkpoints",
         "Not counted: starting processes, writing checkpoints, MLflow"
+        + (", what shrinking saves while a student is pruned" if config.shrink else "")
         + (", what more workers per trial save" if config.workers_per_trial > 1 else "")
         + (", what trials side by side cost each other" if config.concurrency > 1 else ""),
     ]

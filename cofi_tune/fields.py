@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import cofi_tune
 from analysis.contracts import as_text
 from cofi_tune.history import Entry
-from cofi_tune.messages import INTERRUPTED, Asked, Outcome
+from cofi_tune.messages import INTERRUPTED, Asked, Link, Outcome
 from cofi_tune.records import TIMED, Latency, Measurement, Progress
 from cofi_tune.timings import Timing
 
@@ -28,6 +28,8 @@ Point = tuple[str, float, int, int]
 """Of a curve: name, value, time in ms, step."""
 SEARCHED = "cofi.searched"
 """Tag: the names of a trial's params that were drawn, as a JSON list; all others were given."""
+SECONDS = "train_seconds"
+"""The last metric of every report: where it is written, so are the others."""
 
 
 def versions() -> dict[str, str]:
@@ -52,7 +54,7 @@ def of_trial(
     asked: Asked,
     outcome: Outcome | None,
     entries: Sequence[Entry],
-    skip: int = 0,
+    written: Container[int] = (),
     start_ms: int = 0,
     timed: Sequence[Timing] = (),
 ) -> Fields:
@@ -62,7 +64,7 @@ def of_trial(
         asked: what was proposed.
         outcome: how it ended; None while it runs.
         entries: its history.
-        skip: how many entries to leave out, since they are written.
+        written: steps whose reports to leave out.
         start_ms: when it started, for a measurement without a history.
         timed: what was timed after the search.
     """
@@ -75,7 +77,11 @@ def of_trial(
     }
     if asked.reproduce:
         tags["cofi.reproduce"] = asked.reproduce
-    points = [point for entry in entries[skip:] for point in of_report(entry)]
+    if asked.link is not None:
+        tags |= of_link(asked.link)
+    if outcome is not None and entries:
+        tags["cofi.heard_ms"] = str(entries[-1].time_ms)
+    points = [point for entry in entries if entry.progress.step not in written for point in of_report(entry)]
     if outcome is not None:
         tags |= of_outcome(outcome)
     if outcome is not None and outcome.measurement is not None:
@@ -121,7 +127,7 @@ def of_progress(progress: Progress) -> dict[str, float]:
         "expected_sparsity": progress.expected_sparsity,
         "target_sparsity": progress.target_sparsity,
         "selection_score": progress.selection_score,
-        "train_seconds": progress.seconds,
+        SECONDS: progress.seconds,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -161,9 +167,21 @@ def of_outcome(outcome: Outcome) -> dict[str, str]:
         "cofi.message": outcome.message,
     }
     if outcome.measurement is not None:
+        if outcome.measurement.timed_as is not None:
+            tags["cofi.timed_as"] = outcome.measurement.timed_as
         tags["cofi.device"] = str(outcome.measurement.contract.get("device_name", ""))
+        tags["cofi.guided_by"] = outcome.measurement.guided_by
         tags |= of_contract(outcome.measurement.contract)
     return tags
+
+
+def of_link(link: Link) -> dict[str, str]:
+    """Tags that say which chain a trial is of, and which trial it goes on from."""
+    return {
+        "cofi.parent": link.parent or "",
+        "cofi.root": link.root,
+        "cofi.chain": " > ".join(f"{target:g}" for target in link.targets),
+    }
 
 
 def of_contract(contract: Mapping[str, Any]) -> dict[str, str]:

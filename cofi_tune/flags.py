@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import search_spaces
-from cofi_tune import machine
+from cofi_tune import draws, machine, mirror
 from cofi_tune.budget import duration
-from cofi_tune.config import RANDOM_SIZES, TrialConfig
+from cofi_tune.cluster import check_address
+from cofi_tune.config import CHAIN_EPOCHS, PRECISIONS, check_chain
 from cofi_tune.data.arguments import (
     DEFAULT_MODEL,
     Parser,
     add_source_arguments,
+    add_teacher_cache,
     amount,
+    chain,
+    check_chain_epochs,
     check_model,
     count,
     not_negative,
@@ -26,6 +29,7 @@ from cofi_tune.data.arguments import (
 from cofi_tune.data.names import unknown
 from cofi_tune.data.reader import DataError
 from cofi_tune.data.task import Task
+from cofi_tune.model_names import RANDOM_SIZES
 from cofi_tune.passwords import without_password
 from cofi_tune.records import SCENARIOS
 
@@ -61,7 +65,13 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     args.model = args.model or args.teacher or (EMBEDDED_MODEL if task.generate else DEFAULT_MODEL)
     check_model(args.model)
     space = search_spaces.load(args.space, task.name)
-    for what, names in (("sampler", SAMPLERS), ("scenario", SCENARIOS[:2]), ("selection", ("train", "dev"))):
+    choices = {
+        "sampler": SAMPLERS,
+        "scenario": SCENARIOS[:2],
+        "selection": ("train", "dev"),
+        "precision": PRECISIONS,
+    }
+    for what, names in choices.items():
         if getattr(args, what) not in names:
             raise ValueError(unknown(what, getattr(args, what), names))
     for flag in ("teacher", "tokenizer"):
@@ -72,11 +82,20 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     args.name = args.name or re.sub(r"[^a-z0-9.]+", "-", default)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", args.name):
         raise ValueError(f"--name {args.name}: letters, digits, dots and dashes, at most 80")
+    for flag, url in (("--storage", args.storage), ("--tracking-uri", args.tracking_uri)):
+        if url is not None:
+            _check_owner(flag, url)
     if args.storage is not None:
         _check_database(args.storage)
+    if args.address is not None:
+        check_address(args.address)
+    args.mirror = _mirror(args) if mirror.is_url(args.output) else None
     args.storage = args.storage or f"sqlite:///{Path(args.output).absolute() / 'optuna.db'}"
-    drawn = draw(space, args, task, [None] * DRAWS)
-    draw(space, args, task, space.points)
+    args.chain = _chain(space, args)
+    check_chain_epochs(args.chain_epochs, args.chain)
+    args.chain_epochs = args.chain_epochs or CHAIN_EPOCHS
+    drawn = draws.draw(space, args, task, [None] * DRAWS)
+    draws.draw(space, args, task, space.points)
     share = machine.share(
         machine.this_machine(),
         cluster=args.address is not None,
@@ -89,7 +108,7 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
         raise ValueError(f"--min-score {args.min_score:g}: every score lies within -1..1")
     if args.gpu_hours is not None and not share.gpus_per_worker:
         raise ValueError("--gpu-hours: trials run on the CPU here; limit them by --time-budget or --trials")
-    enqueue = () if args.enqueue is None else tuple(enqueued(space, args, task))
+    enqueue = () if args.enqueue is None else tuple(draws.enqueued(space, args, task))
     if args.warm_start:
         from cofi_tune import warm_start
 
@@ -98,57 +117,14 @@ def check(args: argparse.Namespace, task: Task) -> Checked:
     return Checked(space, [trial.user_attrs["proposal"] for trial in drawn], enqueue, share)
 
 
-def enqueued(space: search_spaces.Loaded, args: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
-    """The points in the file of `--enqueue`.
-
-    Raises:
-        ValueError: names the file, and the line where there is one.
-    """
-    from cofi_tune import points
-
-    found = []
-    for where, point in points.read(Path(args.enqueue), points.distributions(space.space)):
-        try:
-            [trial] = draw(space, args, task, [point])
-        except ValueError as error:
-            raise ValueError(f"--enqueue {where}: {error}") from error
-        unasked = next((name for name in point if name not in trial.params), None)
-        if unasked is not None:
-            raise ValueError(f"--enqueue {where}: with these values the space asks for no {unasked}")
-        found.append(point)
-    return found
-
-
-def draw(
-    space: search_spaces.Loaded,
-    args: argparse.Namespace,
-    task: Task,
-    points: Sequence[Mapping[str, Any] | None],
-) -> list[Any]:
-    """A proposal for every point, each checked; what a point leaves out is drawn at random, for None all.
-
-    Returns:
-        Frozen Optuna trials; their user attribute `proposal` has what was proposed.
-
-    Raises:
-        ValueError: the space fails, or proposes what is no configuration.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=args.seed))
-    epochs = args.epochs or task.prune_epochs
-    for point in points:
-        if point is not None:
-            study.enqueue_trial(dict(point))
-        trial = study.ask()
-        try:
-            proposal = dict(space.space(trial))
-        except Exception as error:  # a user's own file may raise anything
-            raise ValueError(f"--space {args.space}: {type(error).__name__}: {error}") from error
-        TrialConfig.from_proposal(proposal, base_learning_rate=1e-5, epochs=epochs, seed=args.seed)
-        trial.set_user_attr("proposal", proposal)
-    return study.trials
+def _chain(space: search_spaces.Loaded, args: argparse.Namespace) -> tuple[float, ...]:
+    """The targets that were asked for, or those that the space has."""
+    if args.chain is not None or not space.chain:
+        return args.chain or ()
+    try:
+        return check_chain(space.chain)
+    except ValueError as error:
+        raise ValueError(f"--space {args.space}: CHAIN {error}") from None
 
 
 def parser() -> Parser:
@@ -160,6 +136,19 @@ def parser() -> Parser:
     add_source_arguments(made)
     add = made.add_argument_group("search").add_argument
     add("--space", default="cofi", metavar="NAME", help="a file in search_spaces/, or a .py file of your own")
+    add(
+        "--chain",
+        type=chain,
+        metavar="S,S,...",
+        help="prune each proposal to these sparsities, one after another, such as 0.6,0.75,0.9; or off "
+        "(default: the space's own chain, if it has one)",
+    )
+    add(
+        "--chain-epochs",
+        type=amount,
+        metavar="X",
+        help=f"of each link after the first, in units of the first one's (default {CHAIN_EPOCHS})",
+    )
     add("--trials", type=positive, default=16, metavar="N", help="to finish in all (default 16)")
     add("--time-budget", type=duration, metavar="TIME", help="of this command, such as 45s, 90m, 2h")
     add("--gpu-hours", type=amount, metavar="X", help="of the study's trials, over all its commands")
@@ -195,6 +184,7 @@ def parser() -> Parser:
         "--selection", default="train", metavar="NAME", help="rows that choose weights: part of train, or dev"
     )
     add("--reference-protocol", action="store_true", help="time as the CoFi paper did, too")
+    add("--time-each", action="store_true", help="time every model, not each structure once")
     add = made.add_argument_group("machine").add_argument
     add(
         "--workers-per-trial",
@@ -203,10 +193,22 @@ def parser() -> Parser:
         help="Ray Train workers; 0: in process (default: 1 with a GPU or --address, else 0)",
     )
     add(
-        "--concurrency", type=positive, metavar="N", help="trials at a time (default: as the GPUs hold, or 1)"
+        "--concurrency",
+        type=positive,
+        metavar="N",
+        help="trials at a time (default: as many as GPUs or cluster hold, 1 on a CPU)",
     )
     add("--cpus-per-worker", type=positive, metavar="N", help="threads of each (default: an equal share)")
-    add("--gpus-per-worker", type=not_negative, metavar="X", help="default: 1 where there is one")
+    add(
+        "--gpus-per-worker", type=not_negative, metavar="X", help="or a part of one, such as 0.5 (default: 1)"
+    )
+    add(
+        "--precision",
+        default="auto",
+        metavar="NAME",
+        help="of training: fp32, bf16, or auto (default): bf16 on GPUs that compute in it",
+    )
+    add("--no-shrink", action="store_true", help="remove pruned units at the end only, not as they settle")
     add(
         "--checkpoint-seconds",
         type=not_negative,
@@ -221,12 +223,33 @@ def parser() -> Parser:
         metavar="TIME",
         help="without a step, after which a trial is ended and tried again (default 30m)",
     )
-    add("--address", help="of a Ray cluster, or auto (default: a Ray of its own)")
+    add_teacher_cache(add)
+    add("--address", help="auto, or HOST:PORT of a Ray cluster (default: a Ray of its own)")
     add = made.add_argument_group("results").add_argument
-    add("--output", default="runs", metavar="DIR", help="holds everything (default runs)")
+    add(
+        "--output", default="runs", metavar="DIR", help="holds everything (default runs); or s3://bucket/runs"
+    )
     add("--tracking-uri", metavar="URI", help="of MLflow (default: mlflow.db in the output directory)")
     add("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output directory)")
     return made
+
+
+def _mirror(args: argparse.Namespace) -> mirror.Mirror:
+    """Of an output that is a URL; puts its working copy in its place."""
+    made = mirror.of_url(args.output)
+    if args.storage is None:
+        raise ValueError(
+            f"--output {made.place}: no place for the study's database, in which every trial is written; "
+            "say where that goes: --storage postgresql://host/name, or sqlite:////a/file/that/stays.db"
+        )
+    args.output = str(made.local)
+    return made
+
+
+def _check_owner(flag: str, url: str) -> None:
+    """Refuse what would make a part of a password the name of a host, and be said in an error."""
+    if url.partition("//")[2].partition("?")[0].count("@") > 1:
+        raise ValueError(f"{flag}: an @ in a user's name or password is written %40")
 
 
 def _check_database(url: str) -> None:
@@ -234,7 +257,10 @@ def _check_database(url: str) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        make_url(url).get_dialect()
+        make_url(url).get_dialect().import_dbapi()
+    except ImportError as error:
+        shown = without_password(url)
+        raise ValueError(f"--storage {shown}: install its driver ({error})") from error
     except SQLAlchemyError as error:
         shown = without_password(url)
         raise ValueError(

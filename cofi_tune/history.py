@@ -30,16 +30,17 @@ class Entry:
 class History:
     """The end of one trial's file; steps never go back, so a trial that is resumed goes on where it was."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = FILE) -> None:
         """Open the file, made if need be; what a kill left of a last line is cut off.
 
         Args:
             directory: of the trial.
+            name: of the file.
 
         Raises:
             OSError: it cannot be written.
         """
-        self.path = directory / FILE
+        self.path = directory / name
         directory.mkdir(parents=True, exist_ok=True)
         whole = self.path.read_bytes() if self.path.exists() else b""
         size = whole.rfind(b"\n") + 1
@@ -76,13 +77,14 @@ class History:
         return True
 
 
-def read(directory: Path) -> list[Entry]:
+def read(directory: Path, name: str = FILE) -> list[Entry]:
     """Everything a trial reported, in order of steps; a line that is not whole yet is left out.
 
     Args:
         directory: of the trial; one without a file has no history.
+        name: of the file.
     """
-    path = directory / FILE
+    path = directory / name
     return [*_entries(path.read_bytes())] if path.exists() else []
 
 

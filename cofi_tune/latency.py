@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -150,7 +151,8 @@ def _padded(batch: Batch, length: int) -> Batch:
 
     mask = torch.zeros(rows * length, dtype=torch.bool, device=device)
     mask[target_N] = True
-    return Batch(
+    return replace(
+        batch,
         ids_N=spread(batch.ids_N),
         types_N=spread(batch.types_N),
         positions_N=torch.arange(length, device=device).repeat(rows),
@@ -161,7 +163,6 @@ def _padded(batch: Batch, length: int) -> Batch:
             first_B=torch.arange(rows, device=device) * length,
             key_mask_B11T=mask.view(rows, 1, 1, length),
         ),
-        labels_B=batch.labels_B,
         num_rows=rows,
         num_tokens=rows * length,
     )

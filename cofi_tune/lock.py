@@ -14,25 +14,30 @@ from typing import Any
 
 import psutil
 
+WAIT_SECONDS = 0.1
+"""Between two looks at a lock that somebody else holds."""
 HOME = "home"
 """User attribute of a study: host and directory of its last driver."""
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def exclusive(
+    path: Path, waiting: Callable[[], None] = lambda: None, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """One process at a time; the others wait.
 
     Args:
         path: a file that stands for what is locked; made if need be, and left there.
         waiting: called once if somebody else is at it.
+        meanwhile: called again and again until it is over; may raise.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(file):
             waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _taken(file):
+                meanwhile()
+                time.sleep(WAIT_SECONDS)
         yield
 
 
@@ -71,12 +76,15 @@ def only_driver(
             _record(file, {})
 
 
-def refuse_elsewhere(study: Any, directory: Path) -> None:
+def refuse_elsewhere(study: Any, directory: Path) -> bool:
     """The lock lies in the output; two outputs may share a database, and so a study.
 
     Args:
         study: of Optuna; remembers from where it was driven last.
         directory: of the study, in this output.
+
+    Returns:
+        Whether its last driver worked elsewhere.
 
     Raises:
         ValueError: a driver works on it from another output of this machine.
@@ -94,6 +102,15 @@ def refuse_elsewhere(study: Any, directory: Path) -> None:
                     f"{last['directory']}); wait for it, end it, or give this one another --name"
                 ) from None
     study.set_user_attr(HOME, here)
+    return bool(last != here)
+
+
+def _taken(file: Any) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder(file: Any) -> dict[str, Any]:

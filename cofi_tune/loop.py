@@ -9,49 +9,27 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cofi_tune import bookkeeping, evaluate
 from cofi_tune.bookkeeping import Best, Mean
 from cofi_tune.checkpoint import State
-from cofi_tune.config import TrialConfig
+from cofi_tune.config import Precision, TrialConfig
 from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encode import EncodedSplit, EncodedTask
 from cofi_tune.methods import Method, Phase
-from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification, Encoded, Gates
+from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification, Encoded
+from cofi_tune.pace import EVALUATIONS, due, evaluations, schedule
+from cofi_tune.precision import computing
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Progress, Stopped
+from cofi_tune.step import Guide, LiveTeacher, Step
 
 REPORTS = 20
 """Progress reports over a run, about."""
-EVALUATIONS = 4
-"""Evaluations on the selection rows in a phase that keeps its best weights."""
-
-
-class Step(nn.Module):
-    """One forward pass of student and method: what DDP wraps."""
-
-    def __init__(self, student: CofiForSequenceClassification, method: Method, ranks: Ranks) -> None:
-        super().__init__()
-        self.student, self.method, self.ranks = student, method, ranks
-
-    def forward(
-        self, batch: Batch, teacher: Encoded | None, step: int, again: bool = False
-    ) -> dict[str, Tensor]:
-        """Named losses of a share of a batch; `again`: not the first of this step."""
-        gates = self.method.before_forward(step, again)
-        out = encode(self.student, batch, gates, self.method.uses_hidden_states)
-        return self.method.losses(out, teacher, batch, step, self.ranks)
-
-
-def encode(
-    model: CofiForSequenceClassification, batch: Batch, gates: Gates, with_hidden_states: bool
-) -> Encoded:
-    """A model on a packed batch."""
-    return model.encode(
-        batch.ids_N, batch.types_N, batch.positions_N, batch.packing, gates, with_hidden_states
-    )
+LOOKS = 40
+"""How often a method is asked for a smaller student in a phase."""
 
 
 class Training:
@@ -61,25 +39,34 @@ class Training:
         self,
         student: CofiForSequenceClassification,
         method: Method,
-        teacher: CofiForSequenceClassification | None,
+        teacher: CofiForSequenceClassification | Guide | None,
         data: EncodedTask,
         trial: TrialConfig,
         selection: str = "selection",
         ranks: Ranks = ALONE,
+        precision: Precision = "fp32",
+        shrink: bool = True,
     ) -> None:
         """Lay out the phases.
 
         Args:
             student: the dense model to train; moved to no device here.
             method: what is done to it.
-            teacher: a fine-tuned model for methods that distil.
+            teacher: a fine-tuned model for methods that distil, or what stands in its place.
             data: the encoded task.
             trial: hyperparameters.
             selection: split that chooses the best weights.
             ranks: this worker's place; the batch is shared among all.
+            precision: of forward passes, as `precision.resolve` gives it.
+            shrink: whether the student may become smaller within a phase.
         """
-        self.student, self.method, self.teacher = student, method, teacher
-        self.data, self.trial, self.ranks = data, trial, ranks
+        if isinstance(teacher, CofiForSequenceClassification):
+            teacher = LiveTeacher(teacher, method.uses_hidden_states, precision)
+        self.student, self.method, self.guide = student, method, teacher
+        self.guided_by = [] if teacher is None else [teacher.kind]
+        """Kinds of guides, one after the other: a run that is resumed may have had another one."""
+        self.data, self.trial, self.ranks, self.precision = data, trial, ranks, precision
+        self.shrink = shrink
         self.selection: EncodedSplit = data.splits[selection]
         if min(trial.batch_size, len(data.splits["train"])) < ranks.shares:
             raise ValueError(f"a batch of {trial.batch_size} rows cannot be shared by {ranks.shares} workers")
@@ -110,8 +97,6 @@ class Training:
         Raises:
             Stopped: the method gave up, or a loss is not finite.
         """
-        if self.teacher is not None:
-            self.teacher.eval().requires_grad_(False)
         for number in range(self._phase_number, len(self.phases)):
             phase = self.phases[number]
             if self._restored is None:
@@ -149,6 +134,7 @@ class Training:
             "losses": [names, self._losses.count],
             "student": self.student.config.to_dict(),
             "method": method_values,
+            "guided_by": self.guided_by,
         }
         return State(self.step, tensors, values)
 
@@ -172,14 +158,30 @@ class Training:
         names, self._losses.count = values["losses"]
         if names:
             self._losses.sums = dict(zip(names, own["losses"].to(device).unbind(), strict=True))
+        self.guided_by = bookkeeping.guides(values.get("guided_by", self.guided_by), self.guided_by)
         self._restored = state
 
+    @property
+    def hands_on(self) -> bool:
+        """Whether this is the moment whose `state` a run with a higher target can begin with."""
+        phase = self.phases[self._phase_number]
+        return phase.hands_on and self._phase_step == phase.num_steps
+
+    def go_on(self, state: State) -> None:
+        """Begin, at the next `steps`, with what another run had when it `hands_on`; with new counters."""
+        own = bookkeeping.random_state(self.student.device)
+        streams = {f"rank{self.ranks.rank}/{name}": stream for name, stream in own.items()}
+        fresh = {"phase": 0, "phase_step": 0, "seconds": 0.0, "losses": [[], 0]}
+        # It may have had fewer workers: the others draw from streams of their own.
+        self.restore(State(0, {**streams, **state.tensors}, {**state.values, **fresh}))
+        self.method.go_on(self.phases[0])
+        groups = self._new_optimizer(self.phases[0]).param_groups
+        kept = bookkeeping.without_own_moments(state.tensors, groups)
+        self._restored = State(0, {**streams, **kept}, {})
+
     def _phase(self, phase: Phase) -> Iterator[Progress | None]:
-        self.student.train()
-        module: nn.Module = Step(self.student, self.method, self.ranks)
-        if self.ranks.size > 1:
-            module = DistributedDataParallel(module, broadcast_buffers=False)
-        self._optimizer = self._new_optimizer(phase)
+        module = self._ready(phase)
+        assert self._optimizer is not None
         if self._restored is not None:
             state = self._restored.tensors
             bookkeeping.restore_optimizer(self._optimizer, bookkeeping.under("optimizer", state))
@@ -189,23 +191,55 @@ class Training:
             self._restored = None
         # A multiple of the evaluations, so that these fall on reports and every mean covers as many steps.
         share = REPORTS * phase.num_steps / self.num_steps
-        reports = EVALUATIONS * max(1, round(share / EVALUATIONS))
-        evaluations = EVALUATIONS if phase.select_best else 1
+        times = EVALUATIONS
+        if phase.select_best:
+            times = evaluations(phase.num_steps * self.trial.batch_size, len(self.selection))
+        reports = times * max(1, round(share / times))
         while self._phase_step < phase.num_steps:
             self._train(module, phase)
             report = None
-            if _due(self._phase_step, phase.num_steps, reports):
-                due = _due(self._phase_step, phase.num_steps, evaluations)
-                report = self._report(phase, self._evaluate() if due else None)
+            if due(self._phase_step, phase.num_steps, reports):
+                # Elsewhere a score would choose nothing: a gated model is not the cut one.
+                is_due = phase.select_best and due(self._phase_step, phase.num_steps, times)
+                report = self._report(phase, self._evaluate() if is_due else None)
+            # The best weights of a phase are all of one shape.
+            if self.shrink and self._best is None and due(self._phase_step, phase.num_steps, LOOKS):
+                module = self._shrink(module, phase)
             yield report
         if self._best is not None:
             self._best.restore(self.student)
+
+    def _ready(self, phase: Phase) -> nn.Module:
+        """Student and method as they are trained, with a new optimizer."""
+        self.student.train()
+        module: nn.Module = Step(self.student, self.method, self.ranks, self.precision)
+        if self.ranks.size > 1:
+            module = DistributedDataParallel(module, broadcast_buffers=False)
+        self._optimizer = self._new_optimizer(phase)
+        return module
+
+    def _shrink(self, module: nn.Module, phase: Phase) -> nn.Module:
+        """Go on with the method's smaller student, if it has one; what was learned is kept."""
+        optimizer, before = self._optimizer, self._parameters()
+        assert optimizer is not None
+        shrunk = self.method.shrink(self.student, self._phase_step)
+        if shrunk is None:
+            return module
+        self.student = shrunk.student
+        module = self._ready(phase)
+        assert self._optimizer is not None
+        bookkeeping.carry_over(optimizer, before, self._optimizer, self._parameters(), shrunk.moments)
+        return module
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """By the names that `Shrunk` has for them."""
+        return dict(self.method.named_parameters()) | dict(self.student.named_parameters(prefix="student"))
 
     def _train(self, module: nn.Module, phase: Phase) -> None:
         """One step, in as many parts as `ranks` says."""
         optimizer, parts = self._optimizer, self.ranks.parts
         assert optimizer is not None
-        _schedule(optimizer, phase, self._phase_step)
+        schedule(optimizer, phase, self._phase_step)
         rows = next(self.rows)
         optimizer.zero_grad(set_to_none=True)
         for part in range(parts):
@@ -233,17 +267,15 @@ class Training:
         return torch.optim.AdamW(groups, lr=phase.learning_rate, weight_decay=0.0, fused=True)
 
     def _teach(self, batch: Batch) -> Encoded | None:
-        if self.teacher is None:
-            return None
-        with torch.no_grad():
-            return encode(self.teacher, batch, Gates(), self.method.uses_hidden_states)
+        return None if self.guide is None else self.guide(batch)
 
     def _evaluate(self) -> float:
+        """Score the student on the selection rows; its weights are kept if they are the best."""
         task = self.data.task
-        gates = self.method.evaluation_gates()
-        score = evaluate.score(self.student, task, self.selection, gates, self.ranks)[task.metric]
-        if self._best is not None:
-            self._best.offer(score, self.student)
+        assert self._best is not None
+        with computing(self.precision, self.student.device):
+            score = evaluate.score(self.student, task, self.selection, ranks=self.ranks)[task.metric]
+        self._best.offer(score, self.student)
         return score
 
     def _report(self, phase: Phase, score: float | None) -> Progress:
@@ -264,19 +296,3 @@ class Training:
             target_sparsity=status.target_sparsity,
             selection_score=score,
         )
-
-
-def _schedule(optimizer: torch.optim.Optimizer, phase: Phase, step: int) -> None:
-    """The phase's learning rate at `step`, for the groups that follow it."""
-    warmup = phase.num_steps * phase.warmup_fraction
-    factor = 1.0 if phase.schedule == "constant" else (phase.num_steps - step) / (phase.num_steps - warmup)
-    if step < warmup:
-        factor = (step + 1) / (warmup + 1)
-    for group in optimizer.param_groups:
-        if group["scheduled"]:
-            group["lr"] = phase.learning_rate * factor
-
-
-def _due(step: int, num_steps: int, times: int) -> bool:
-    """Whether something done `times` times over `num_steps`, evenly and at the end, is due after `step`."""
-    return step * times // num_steps > (step - 1) * times // num_steps

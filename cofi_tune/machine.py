@@ -26,6 +26,7 @@ class Share(NamedTuple):
     cpus_per_worker: int
     gpus_per_worker: float
     concurrency: int
+    """0: as many as a cluster holds, known once the search has joined it."""
 
     @property
     def workers(self) -> int:
@@ -75,15 +76,18 @@ def share(
         workers_per_trial: None: 1 with a GPU or a cluster, else 0.
         cpus_per_worker: None: an equal share of the CPUs.
         gpus_per_worker: None: 1 with a GPU or a cluster, else 0.
-        concurrency: trials at one time; None: as many as the GPUs hold, 1 without.
+        concurrency: trials at one time; None: as many as the GPUs or the cluster hold, 1 on a CPU.
 
     Raises:
-        ValueError: this machine cannot give that much, which Ray would wait for without a word.
+        ValueError: this machine, or any, cannot give that, which Ray would wait for without a word.
     """
     gpus = gpus_per_worker if gpus_per_worker is not None else float(cluster or machine.gpus > 0)
     workers = workers_per_trial if workers_per_trial is not None else int(cluster or gpus > 0)
-    if concurrency is None:
-        on_gpus = int(machine.gpus // (max(1, workers) * gpus)) if gpus and not cluster else 1
+    _refuse_fraction(gpus, workers)
+    if concurrency is None and cluster:
+        concurrency = 0
+    elif concurrency is None:
+        on_gpus = workers_on_gpus(machine.gpus, gpus) // max(1, workers) if gpus else 1
         concurrency = max(1, on_gpus)
     if cpus_per_worker is None:
         cpus_per_worker = max(1, machine.cpus // (concurrency * max(1, workers))) if not cluster else 1
@@ -93,12 +97,37 @@ def share(
     return asked
 
 
+def workers_on_gpus(gpus: int, each: float) -> int:
+    """How many workers hold `each` of `gpus` GPUs, as Ray counts: a part of a GPU lies on one GPU.
+
+    Args:
+        gpus: of a machine.
+        each: 1, 2 ..., or a part of one, of which Ray keeps four digits.
+    """
+    return int(gpus // each) if each >= 1 else gpus * int(1 / each + 1e-6)
+
+
+def _refuse_fraction(gpus: float, workers: int) -> None:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(
+            f"--gpus-per-worker {gpus:g}: above 1, Ray gives whole GPUs; give {int(gpus)} or {int(gpus) + 1}"
+        )
+    if 0 < gpus < 0.01:
+        raise ValueError(f"--gpus-per-worker {gpus:g}: that many workers fit on no GPU; give 0.01 or more")
+    if 0 < gpus < 1 and workers > 1:
+        raise ValueError(
+            f"--gpus-per-worker {gpus:g} x --workers-per-trial {workers}: workers of one trial exchange "
+            "gradients by NCCL, which wants a GPU for each; give --gpus-per-worker 1 or --workers-per-trial 1"
+        )
+
+
 def _refuse_impossible(machine: Machine, asked: Share) -> None:
     product = f"--concurrency {asked.concurrency} x --workers-per-trial {asked.workers_per_trial}"
     if asked.workers_per_trial == 0:
         product = f"--concurrency {asked.concurrency}"
     gpus = asked.workers * asked.gpus_per_worker
-    if gpus > machine.gpus:
+    each = asked.gpus_per_worker
+    if each and asked.workers > workers_on_gpus(machine.gpus, each):
         has = f"{machine.gpus} that torch can use" if machine.gpus else "none that torch can use"
         raise ValueError(
             f"{product} x --gpus-per-worker {asked.gpus_per_worker:g} needs {gpus:g} GPUs, this machine has "

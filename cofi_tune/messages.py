@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from cofi_tune.records import DISK_FULL, INTERRUPTED, Measurement, Progress
+from cofi_tune.records import DISK_FULL, INTERRUPTED, OUTPUT_AWAY, PARENT_LOST, Measurement, Progress
 
 KEY = "cofi_tune_message"
 """The only key of a result that is ours."""
@@ -20,11 +20,22 @@ State = Literal["complete", "pruned", "fail"]
 
 LOST = "lost"
 """Reason of a trial whose processes died again and again."""
-UNFINISHED = (INTERRUPTED, DISK_FULL)
+UNFINISHED = (INTERRUPTED, DISK_FULL, OUTPUT_AWAY)
 """Reasons that end no trial: the study keeps it as running, and the next search goes on with it."""
 DUPLICATE = "duplicate"
 """Reason of a pruned trial that was proposed, but is another one again, and so was not run."""
-FAIL_REASONS = ("non_finite", "invalid_metric", "out_of_memory", "timeout", LOST, "invalid_point", "error")
+FAIL_REASONS = (
+    *(
+        "non_finite",
+        "invalid_metric",
+        "out_of_memory",
+        "timeout",
+        LOST,
+        PARENT_LOST,
+        "invalid_point",
+        "error",
+    ),
+)
 """Why a trial can have failed, as the study has it."""
 
 
@@ -55,6 +66,32 @@ class Message:
     """What the worker warned of since its last report."""
     placement_group: str | None = None
     """Of the worker's group (hex), so that the driver can free it whatever happens to the trial."""
+    earlier: tuple[Progress, ...] = ()
+    """With an attempt's first message: the reports before its checkpoint, which may have been lost."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Which link of a chain a trial is."""
+
+    root: str
+    """Id of the chain's first trial."""
+    parent: str | None
+    """Id of the trial before; None: it is the first."""
+    place: int
+    """1 for the first."""
+    chain: tuple[float, ...]
+    """Target sparsities of the whole chain."""
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """Up to its own."""
+        return self.chain[: self.place]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether none follows."""
+        return self.place == len(self.chain)
 
 
 @dataclass(frozen=True)
@@ -70,6 +107,28 @@ class Asked:
     """Names of params that the space counts on a log scale."""
     reproduce: str = ""
     """The command that makes this model again, without a search."""
+    link: Link | None = None
+    """None: it is of no chain."""
+
+
+class OpenLinks:
+    """The links of chains that are on their way, and whose states they need."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, Link] = {}
+
+    def started(self, asked: Asked) -> None:
+        """A trial was asked for."""
+        if asked.link is not None:
+            self._links[asked.trial_id] = asked.link
+
+    def over(self, trial_id: str, outcome: Outcome) -> list[str]:
+        """Ids of the trials whose kept states nobody begins with any more, now that this one is over."""
+        link = self._links.pop(trial_id, None)
+        if link is None:
+            return []
+        goes_on = outcome.state == "complete" and not link.is_last
+        return [one for one in (link.parent, None if goes_on else trial_id) if one is not None]
 
 
 class Watcher(Protocol):
@@ -78,8 +137,14 @@ class Watcher(Protocol):
     def started(self, asked: Asked) -> None:
         """A trial was proposed and is about to run."""
 
-    def heard(self, trial_id: str, progress: Progress) -> None:
-        """A running trial reports."""
+    def heard(self, trial_id: str, progress: Progress, late: bool = False) -> None:
+        """A running trial reports.
+
+        Args:
+            trial_id: of the trial.
+            progress: the report.
+            late: an earlier attempt made it; it may have been heard then.
+        """
 
     def warned(self, trial_id: str, text: str) -> None:
         """A running trial warns."""
@@ -99,7 +164,8 @@ def decode(text: str) -> Message:
     raw = json.loads(text)
     of_kind = Progress(**raw["content"]) if raw["kind"] == "progress" else None
     content = of_kind or outcome_from_json(raw["content"])
-    return Message(content, tuple(raw["warnings"]), raw["placement_group"])
+    earlier = tuple(Progress(**one) for one in raw["earlier"])
+    return Message(content, tuple(raw["warnings"]), raw["placement_group"], earlier)
 
 
 def outcome_from_json(raw: Mapping[str, Any]) -> Outcome:

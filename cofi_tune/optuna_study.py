@@ -13,13 +13,15 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cofi_tune.messages import DUPLICATE, LOST, Asked, Outcome, outcome_from_json
+from cofi_tune.messages import DUPLICATE, LOST, Asked, Link, Outcome, outcome_from_json
 from cofi_tune.records import OBJECTIVES
 from cofi_tune.storage import database_errors, open_storage
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}
 WARM_START = "warm_start"
 """User attribute of a trial that another study has run: knowledge, and none of this study's own."""
+LINK = "link"
+"""User attribute of a trial of a chain: its place there."""
 WORST = {"score": -1.0, "speedup": 0.0}
 """What a trial without a model counts as where the study has constraints."""
 
@@ -81,10 +83,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One phrase for each setting that is not the same."""
     names = [*before, *(name for name in now if name not in before)]
     return [
-        f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"
+        f"{name}: {_said(before.get(name))} there, {_said(now.get(name))} now"
         for name in names
         if before.get(name) != now.get(name)
     ]
+
+
+def _said(setting: Any) -> str:
+    return "none" if setting is None else repr(setting)
 
 
 def settle(study: optuna.Study) -> list[Trial]:
@@ -135,7 +141,7 @@ def trial_id_of(study_name: str, number: int) -> str:
     return f"{study_name}-{number:04d}"
 
 
-def sampler(name: str, seed: int, number: int, trials: int) -> optuna.samplers.BaseSampler:
+def sampler(name: str, seed: int, number: int, trials: int, links: int = 1) -> optuna.samplers.BaseSampler:
     """The sampler that makes one proposal.
 
     Made anew for each, with a seed of its own, so that a proposal depends on what is in the study and on
@@ -146,17 +152,19 @@ def sampler(name: str, seed: int, number: int, trials: int) -> optuna.samplers.B
         seed: the study's.
         number: of the trial.
         trials: how many are asked for; few of them leave little to random exploration.
+        links: trials of each proposal, which tell a sampler of one point.
     """
+    startup = links * max(4 if links == 1 else 2, min(10, trials // links // 3))
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
             case "tpe":
-                return optuna.samplers.TPESampler(seed=own, n_startup_trials=max(4, min(10, trials // 3)))
+                return optuna.samplers.TPESampler(seed=own, n_startup_trials=startup)
             case "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=own, population_size=max(8, min(50, trials // 5)))
             case "gp":
-                return optuna.samplers.GPSampler(seed=own, n_startup_trials=max(4, min(10, trials // 3)))
+                return optuna.samplers.GPSampler(seed=own, n_startup_trials=startup)
             case "random":
                 return optuna.samplers.RandomSampler(seed=own)
     raise ValueError(f"unknown sampler {name!r}: tpe, nsga2, gp or random")
@@ -204,7 +212,14 @@ def asked_of(trial_id: str, trial: Trial | FrozenTrial) -> Asked:
         settings=trial.user_attrs.get("settings", {}),
         logarithmic=frozenset(_logarithmic(trial.distributions.items())),
         reproduce=trial.user_attrs.get("reproduce", ""),
+        link=link_of(trial),
     )
+
+
+def link_of(trial: Trial | FrozenTrial) -> Link | None:
+    """Which link of a chain a trial is; None: it is of none."""
+    raw = trial.user_attrs.get(LINK)
+    return None if raw is None else Link(**{**raw, "chain": tuple(raw["chain"])})
 
 
 def _logarithmic(distributions: Iterable[tuple[str, BaseDistribution]]) -> Iterable[str]:

@@ -18,6 +18,7 @@ from types import TracebackType
 from cofi_tune import connection
 from cofi_tune.history import History
 from cofi_tune.messages import Asked, Outcome
+from cofi_tune.passwords import masked
 from cofi_tune.records import Progress
 from cofi_tune.tracking import Tracking
 
@@ -83,8 +84,8 @@ class Outbox:
         self._asked[asked.trial_id] = asked
         self._put(asked.trial_id, partial(self.tracking.trial, asked))
 
-    def heard(self, trial_id: str, progress: Progress) -> None:
-        """A report goes to the trial's history first."""
+    def heard(self, trial_id: str, progress: Progress, late: bool = False) -> None:
+        """A report goes to the trial's history first, unless it is there."""
         with self._recording():
             if trial_id not in self._histories:
                 directory = self.tracking.output / self.tracking.study / "trials" / trial_id
@@ -239,9 +240,9 @@ def default_storage(output: Path) -> str:
 def _flags(output: Path, name: str, storage: str, uri: str) -> str:
     words = ["--output", str(output), "--name", name]
     if storage != default_storage(output):
-        words += ["--storage", connection.masked(storage)]
-    if connection.masked(uri) != uri:
-        words += ["--tracking-uri", connection.masked(uri)]
+        words += ["--storage", masked(storage)]
+    if masked(uri) != uri:
+        words += ["--tracking-uri", masked(uri)]
     return shlex.join(words)
 
 

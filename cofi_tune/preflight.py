@@ -141,3 +141,8 @@ def _end(processes: list[psutil.Process]) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(processes, timeout=END_SECONDS)
+
+
+def model_bytes(directory: Path) -> int:
+    """Size of the weights in a model's directory."""
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cofi_tune.messages import UNFINISHED, Asked, Outcome
+from cofi_tune.messages import UNFINISHED, Asked, Link, Outcome
 from cofi_tune.records import Progress
 
 QUIET_SECONDS = 60.0
@@ -31,6 +31,7 @@ class Row:
     selection_score: float | None = None
     outcome: Outcome | None = None
     printed: float = field(default=0.0)
+    link: Link | None = None
 
     @property
     def state(self) -> str:
@@ -71,11 +72,14 @@ class Lines:
 
     def started(self, asked: Asked) -> None:
         """A trial begins; what was proposed for it."""
-        self.rows[asked.trial_id] = Row(asked.trial_id, printed=self.clock())
-        self.note(f"trial {self._short(asked.trial_id)} starts: {describe_params(asked.params)}")
+        self.rows[asked.trial_id] = Row(asked.trial_id, printed=self.clock(), link=asked.link)
+        link = f"{self._link(asked.link)}; " if asked.link else ""
+        self.note(f"trial {self._short(asked.trial_id)} starts: {link}{describe_params(asked.params)}")
 
-    def heard(self, trial_id: str, progress: Progress) -> None:
-        """Printed at the start of a phase, with a score, and now and then."""
+    def heard(self, trial_id: str, progress: Progress, late: bool = False) -> None:
+        """Printed at the start of a phase, with a score, and now and then; nobody waits for a late one."""
+        if late:
+            return
         row = self.rows.setdefault(trial_id, Row(trial_id))
         new_phase = row.progress is None or row.progress.phase != progress.phase
         self._update(row, progress)
@@ -87,21 +91,33 @@ class Lines:
         """Every text once, whichever trial it comes from."""
         if text not in self._warned:
             self._warned.add(text)
-            self.note(f"trial {self._short(trial_id)} warns: {' '.join(text.split())}")
+            self.note(f"trial {self._short(trial_id)} says: {' '.join(text.split())}")
 
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """How."""
         row = self.rows.setdefault(trial_id, Row(trial_id))
         row.outcome = outcome
-        self.note(f"trial {self._short(trial_id)} {describe_outcome(outcome)}")
+        self.note(f"trial {self._short(trial_id)} {describe_outcome(outcome)}{_chain_ends(row)}")
 
     def _update(self, row: Row, progress: Progress) -> None:
         row.progress = progress
         if progress.selection_score is not None:
             row.selection_score = progress.selection_score
 
+    def _link(self, link: Link) -> str:
+        after = f" after {self._short(link.parent)}" if link.parent else ""
+        return f"link {link.place} of {len(link.chain)}{after}, target {link.targets[-1]:g}"
+
     def _short(self, trial_id: str) -> str:
         return trial_id.removeprefix(f"{self.study}-")
+
+
+def _chain_ends(row: Row) -> str:
+    """What it means for a chain that a link leaves no model."""
+    outcome, link = row.outcome, row.link
+    if outcome is None or link is None or link.is_last or outcome.state == "complete":
+        return ""
+    return "" if outcome.reason in UNFINISHED else "; its chain ends here"
 
 
 class LiveTable(Lines):
@@ -138,17 +154,19 @@ class LiveTable(Lines):
     def started(self, asked: Asked) -> None:
         """A new row."""
         self.preparation = ""
-        self.rows[asked.trial_id] = Row(asked.trial_id)
+        self.rows[asked.trial_id] = Row(asked.trial_id, link=asked.link)
 
-    def heard(self, trial_id: str, progress: Progress) -> None:
+    def heard(self, trial_id: str, progress: Progress, late: bool = False) -> None:
         """An updated row."""
-        self._update(self.rows.setdefault(trial_id, Row(trial_id)), progress)
+        if not late:
+            self._update(self.rows.setdefault(trial_id, Row(trial_id)), progress)
 
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """An updated row; a failure also leaves a line."""
-        self.rows.setdefault(trial_id, Row(trial_id)).outcome = outcome
+        row = self.rows.setdefault(trial_id, Row(trial_id))
+        row.outcome = outcome
         if outcome.state != "complete":
-            self.note(f"trial {self._short(trial_id)} {describe_outcome(outcome)}")
+            self.note(f"trial {self._short(trial_id)} {describe_outcome(outcome)}{_chain_ends(row)}")
 
     def _render(self) -> Table | Text:
         if not self.rows:
@@ -178,8 +196,9 @@ class LiveTable(Lines):
         phase = "" if progress is None else progress.phase
         if row.outcome is not None:
             phase = row.outcome.reason or ""
+        parent = row.link.parent if row.link else None
         cells = [
-            self._short(row.trial_id),
+            self._short(row.trial_id) + (f" after {self._short(parent)}" if parent else ""),
             phase,
             "" if progress is None else f"{progress.step}/{progress.num_steps}",
             sparsity,

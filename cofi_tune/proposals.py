@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
-from cofi_tune import duplicates
+from cofi_tune import chains, duplicates
 from cofi_tune.budget import GPU_SECONDS, Budget, GpuMeter
 from cofi_tune.interruption import Interruption
 from cofi_tune.messages import (
@@ -20,19 +20,20 @@ from cofi_tune.messages import (
     KEY,
     LOST,
     UNFINISHED,
+    Link,
     Message,
     Outcome,
     Watcher,
     decode,
 )
-from cofi_tune.optuna_study import asked_of, tell, trial_id_of
+from cofi_tune.optuna_study import LINK, asked_of, link_of, tell, trial_id_of
 from cofi_tune.points import ENQUEUED
-from cofi_tune.records import DISK_FULL, INTERRUPTED, InvalidMetric, Progress
+from cofi_tune.records import DISK_FULL, INTERRUPTED, OUTPUT_AWAY, InvalidMetric, Progress
 
 Space = Callable[[Any], Mapping[str, Any]]
-Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Mapping[str, Any], str]]
-"""Trial id and proposal -> the worker's job, every setting, and the command that makes the model without a
-search. ValueError for an impossible proposal."""
+Prepare = Callable[[str, Mapping[str, Any], Link | None], tuple[Any, Mapping[str, Any], str]]
+"""Trial id, proposal and place in a chain -> the worker's job, every setting, and the command that makes the
+model without a search. ValueError for an impossible proposal."""
 SAMPLED_REPEATS, MOST_REPEATS = 2, 20
 """Duplicates in a row after which a finite space is walked through instead of sampled, and after which the
 search ends: there is nothing new to be had."""
@@ -57,6 +58,7 @@ class Proposals(Searcher):
         points: Sequence[Mapping[str, Any]] = (),
         gpus_per_trial: float = 0.0,
         stopper: Interruption | None = None,
+        chain: Sequence[float] = (),
     ) -> None:
         """
         Args:
@@ -70,16 +72,18 @@ class Proposals(Searcher):
             points: params that are proposed next, before anything is sampled.
             gpus_per_trial: what one holds while it runs; its time is kept in the study.
             stopper: once it is requested, nothing is proposed any more.
+            chain: target sparsities of every proposal, each a trial; empty: the space proposes the target.
         """
         super().__init__()
         self.study, self.space, self.prepare, self.stopper = study, space, prepare, stopper
         self.sampler_for, self.budget, self.watchers = sampler_for, budget, watchers
-        self.unfinished, self.points = [*unfinished], [*points]
+        self.unfinished, self.points, self.chain = [*unfinished], [*points], tuple(chain)
         self.ended_by: str | None = None
         """What ended the proposing, in words for a person."""
         self.running: dict[str, Trial] = {}
         """By Tune's own id, which is known nowhere else."""
         self._last: dict[str, str] = {}
+        self._space_ended: str | None = None
         earlier = (one.user_attrs.get(GPU_SECONDS, 0.0) for one in study.get_trials(deepcopy=False))
         self.meter = GpuMeter(gpus_per_trial, sum(earlier))
 
@@ -91,14 +95,15 @@ class Proposals(Searcher):
         """Nothing to save: the study is on disk."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config for Ray Tune, or that there is none."""
+        """The next trial's config for Ray Tune; None: there is none yet; or that there will be none."""
         repeats = 0
         while True:
             if self.stopper is not None and self.stopper.requested:
                 return str(Searcher.FINISHED)
             self.ended_by = self._nothing_left(repeats)
             if self.ended_by is not None:
-                return str(Searcher.FINISHED)
+                to_come = self.ended_by == self._space_ended and chains.may_follow(self.study)
+                return None if to_come else str(Searcher.FINISHED)
             if repeats >= SAMPLED_REPEATS:
                 fresh = duplicates.untried(self.study)
                 self.points = [fresh, *self.points] if fresh else self.points
@@ -107,7 +112,9 @@ class Proposals(Searcher):
             trial.set_user_attr("trial_id", own_id)
             self.running[trial_id] = trial
             try:
-                job, settings, reproduce = self.prepare(own_id, self.space(trial))
+                link = self._link(trial, own_id)
+                space = self.space if link is None else chains.at(self.space, link.chain[0])
+                job, settings, reproduce = self.prepare(own_id, space(trial), link)
             except optuna.exceptions.StorageInternalError:
                 raise
             except Exception as error:  # a user's own space may raise anything
@@ -133,21 +140,46 @@ class Proposals(Searcher):
         spent = self.budget.spent(self.meter.seconds)
         if spent is not None or self.unfinished or self.points:
             return spent
-        if repeats >= MOST_REPEATS:
-            return f"the space, which has nothing new: {repeats} proposals in a row repeat earlier trials"
+        if chains.due(self.study, self.chain) or self.study.get_trials(False, states=(TrialState.WAITING,)):
+            return None
+        if self._space_ended is None and repeats >= MOST_REPEATS:
+            said = f"the space, which has nothing new: {repeats} proposals in a row repeat earlier trials"
+            self._space_ended = said
         number = duplicates.exhausted(self.study)
-        return None if number is None else f"the space: all of its {number} combinations have been tried"
+        if self._space_ended is None and number is not None:
+            self._space_ended = f"the space: all of its {number} combinations have been tried"
+        return self._space_ended
+
+    def _link(self, trial: Trial, own_id: str) -> Link | None:
+        """A trial's place in a chain: that of a point with a target of its own is in none."""
+        given = trial.user_attrs.get(ENQUEUED, {})
+        if not self.chain or chains.has_target(given):
+            return None
+        link = link_of(trial)
+        if link is None:
+            link = Link(own_id, None, 1, self.chain)
+            trial.set_user_attr(LINK, asdict(link))
+        return link
 
     def _ask(self) -> Trial:
-        if self.points:
-            point = dict(self.points.pop(0))
-            self.study.enqueue_trial(point, user_attrs={ENQUEUED: point})
         trials = self.study.get_trials(deepcopy=False)
-        waiting = (trial.number for trial in trials if trial.state is TrialState.WAITING)
+        waiting = next((one.number for one in trials if one.state is TrialState.WAITING), None)
+        if waiting is None:  # else an earlier driver died before it could ask
+            self._enqueue()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.sampler = self.sampler_for(next(waiting, len(trials)))
+            self.study.sampler = self.sampler_for(len(trials) if waiting is None else waiting)
             return self.study.ask()
+
+    def _enqueue(self) -> None:
+        """Make Optuna ask for the next link, or else for the next point, if there is one."""
+        due = chains.due(self.study, self.chain)
+        if due is not None:
+            params, link = due
+            self.study.enqueue_trial(params, user_attrs={LINK: asdict(link)})
+        elif self.points:
+            point = dict(self.points.pop(0))
+            self.study.enqueue_trial(point, user_attrs={ENQUEUED: point})
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """A worker's message came."""
@@ -166,6 +198,8 @@ class Proposals(Searcher):
         for watcher in self.watchers:
             for warning in message.warnings:
                 watcher.warned(own_id, warning)
+            for progress in message.earlier:
+                watcher.heard(own_id, progress, late=True)
             if isinstance(message.content, Progress):
                 watcher.heard(own_id, message.content)
         if isinstance(message.content, Outcome):
@@ -211,6 +245,8 @@ class Proposals(Searcher):
             watcher.ended(trial_id_of(self.study.study_name, trial.number), outcome)
         if outcome.reason == DISK_FULL and self.stopper is not None:
             self.stopper.request(f"the disk is full ({outcome.message}); make room, and run the same command")
+        if outcome.reason == OUTPUT_AWAY and self.stopper is not None:
+            self.stopper.request(outcome.message)
 
     def _start(self, own_id: str, trial: Trial) -> None:
         asked = asked_of(own_id, trial)

@@ -6,55 +6,60 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cofi_tune import machine
-from cofi_tune.config import RANDOM_SIZES, Setup, TrialConfig, build
-from cofi_tune.ctrl_c import sigterm_is_ctrl_c
+from cofi_tune import machine, prune_flags
+from cofi_tune.config import (
+    CHAIN_EPOCHS,
+    TEACHER_CACHE_BYTES,
+    Setup,
+    TeacherCache,
+    TrialConfig,
+    build,
+)
+from cofi_tune.ctrl_c import asks_first, sigterm_is_ctrl_c
 from cofi_tune.data.arguments import (
-    DATA_EXIT,
     DEFAULT_MODEL,
-    USAGE_EXIT,
-    Parser,
-    add_source_arguments,
-    amount,
+    check_chain_epochs,
     check_model,
-    count,
-    positive,
-    share,
     source_from_arguments,
 )
 from cofi_tune.data.reader import DataError
-from cofi_tune.records import SCENARIOS, InvalidPoint, Measurement, Progress, Stopped
+from cofi_tune.model_names import RANDOM_SIZES
+from cofi_tune.records import INTERRUPTED, SCENARIOS, InvalidPoint, Measurement, Progress, Stopped
+from cofi_tune.terminal import DATA_EXIT, INTERRUPTED_EXIT, NO_MODEL_EXIT, USAGE_EXIT, fail
 
 if TYPE_CHECKING:
+    from cofi_tune.data.encode import EncodedTask
     from cofi_tune.data.sources import Source
     from cofi_tune.data.task import Task
 
-NO_MODEL_EXIT, INTERRUPTED_EXIT = 5, 130
+DONE = "done.json"
+"""Beside a link's results, until its chain is complete: what it was."""
 Report = Callable[[str, Progress], None]
-"""Called with "teacher" or "student" and its progress."""
+"""Called with "teacher", "student" or, of a chain, "link 2/3", and its progress."""
+Finished = Callable[[Path, Measurement], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 usage, 3 data, 5 no model, 130 Ctrl-C."""
-    args = _parser().parse_args(argv)
+    args = prune_flags.parser().parse_args(argv)
     try:
         sigterm_is_ctrl_c()
         return _command(args)
     except DataError as error:
-        return _fail(error, DATA_EXIT)
+        return fail(error, DATA_EXIT)
     except (Stopped, InvalidPoint) as error:
-        return _fail(error, NO_MODEL_EXIT)
+        return fail(error, NO_MODEL_EXIT)
     except (ValueError, OSError) as error:
-        return _fail(error, USAGE_EXIT)
+        return fail(error, USAGE_EXIT)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED_EXIT)
+        return fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED_EXIT)
 
 
 def run(
@@ -70,10 +75,17 @@ def run(
     teacher_epochs: float | None = None,
     max_train_samples: int | None = None,
     seed: int = 0,
+    teacher_cache_bytes: int = TEACHER_CACHE_BYTES,
+    chain: Sequence[float] = (),
+    chain_epochs: float = CHAIN_EPOCHS,
+    finished: Finished = lambda output, measurement: None,
     report: Report = lambda who, progress: None,
     **setup: Any,
 ) -> Measurement:
     """Encode the task, prepare the teacher, prune: writes a loadable model and its measurement.
+
+    A chain makes one for each of its targets, in `link-1`, `link-2`, ... below the output; what is returned
+    is the last one's.
 
     Args:
         task: what to learn.
@@ -87,16 +99,22 @@ def run(
         teacher_epochs: the same for the teacher.
         max_train_samples: use only so many training rows.
         seed: of the run.
+        teacher_cache_bytes: most that is kept of the teacher's outputs, for later runs too; 0: nothing.
+        chain: target sparsities, each reached from where the one before ended pruning; empty: one run, to the
+            proposal's own.
+        chain_epochs: of each link after the first, in units of the first one's.
+        finished: called with each model's directory and measurement.
         report: called with every progress report.
         setup: fields of `Setup` (device, num_threads, scenario, ...).
 
     Raises:
         Stopped: the run ended without a model, with the reason.
         ValueError: data, model or options that cannot be used.
+        KeyboardInterrupt: by Ctrl-C, with a checkpoint written if the student was being trained.
     """
     import torch
 
-    from cofi_tune import checkpoint, compress, methods
+    from cofi_tune import checkpoint, methods
     from cofi_tune import teacher as teachers
     from cofi_tune.components import pretrained
     from cofi_tune.data.encode import encode
@@ -121,58 +139,101 @@ def run(
         given=teacher,
         selection=data.selection_split(setup.get("selection", "train")),
         device=setup.get("device", "cpu"),
+        precision=setup.get("precision", "auto"),
         on_progress=lambda progress: report("teacher", progress),
     )
-    where = Setup(data=data.directory, teacher=directory, output=output, pretrained=model, **setup)
-    for item in compress.compress(trial, where):
-        if isinstance(item, Measurement):
-            checkpoint.discard(compress.checkpoints_of(where))
-            return item
-        report("student", item)
-    raise AssertionError("compress ends with a measurement")
+    where = Setup(
+        data=data.directory,
+        teacher=directory,
+        output=output,
+        pretrained=model,
+        teacher_cache=TeacherCache.below(output, teacher_cache_bytes),
+        **setup,
+    )
+    places = _places(where, len(chain)) if chain else [where]
+    with asks_first() as asked:
+        for number, (own, place) in enumerate(zip(trial.links(chain, chain_epochs), places, strict=True), 1):
+            who = f"link {number}/{len(places)}" if chain else "student"
+            done = _done(own, place, data) if chain else None
+            measurement = done or _made(own, place, asked, functools.partial(report, who))
+            finished(place.output, measurement)
+            if chain:
+                (place.output / DONE).write_text(json.dumps(_identity(own, place, data)))
+            if asked() and place is not places[-1]:
+                raise KeyboardInterrupt
+    # Not before: the same command goes on at the end of what was finished.
+    for place in places:
+        (place.output / DONE).unlink(missing_ok=True)
+        for name in (checkpoint.DIRECTORY, checkpoint.LINK):
+            checkpoint.discard(place.output / name)
+    return measurement
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="python -m cofi_tune.prune", description="Prune one model, without a search.")
-    add_source_arguments(parser)
-    group = parser.add_argument_group("what to do")
-    sizes = ", ".join(RANDOM_SIZES)
-    group.add_argument("--model", help=f"hub id, directory, or {sizes} (random weights)")
-    group.add_argument("--teacher", metavar="DIR", help="a fine-tuned model (default: fine-tune one)")
-    group.add_argument("--target-sparsity", type=share, required=True, metavar="S", help="in (0, 1)")
-    group.add_argument(
-        "--option",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any other hyperparameter, such as cofi/distill_temperature=4 or init=pretrained",
-    )
-    group.add_argument("--epochs", type=amount, help="of pruning and recovery together (default: the task's)")
-    group.add_argument("--teacher-epochs", type=amount, help="default: the task's")
-    group.add_argument("--max-train-samples", type=positive, metavar="N", help="use a fixed part")
-    group.add_argument("--seed", type=count, default=0, help="of teacher and run (default 0)")
-    where = parser.add_argument_group("where and how")
-    where.add_argument("--output", type=Path, default=Path("out"), metavar="DIR", help="default: out")
-    where.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    where.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: torch's)")
-    where.add_argument("--scenario", choices=SCENARIOS[:2], default=SCENARIOS[0])
-    where.add_argument("--reference-protocol", action="store_true", help="also time padded to 128, batch 128")
-    where.add_argument(
-        "--selection", choices=("train", "dev"), default="train", help="rows that pick weights"
-    )
-    return parser
+def _made(
+    trial: TrialConfig, place: Setup, asked: Callable[[], bool], report: Callable[[Progress], None]
+) -> Measurement:
+    """One run, from its last checkpoint if there is one."""
+    from cofi_tune import compress
+    from cofi_tune.upkeep import Upkeep
+
+    (place.output / DONE).unlink(missing_ok=True)  # of another run, whose results are replaced
+    try:
+        for item in compress.compress(trial, place, upkeep=Upkeep(place.checkpoint_seconds, asked)):
+            if not isinstance(item, Measurement):
+                report(item)
+    except Stopped as stopped:
+        if stopped.reason == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+    assert isinstance(item, Measurement), "compress ends with one"
+    return item
+
+
+def _done(trial: TrialConfig, place: Setup, data: EncodedTask) -> Measurement | None:
+    """What an earlier command has made of this link, with the state for the next one."""
+    from cofi_tune import checkpoint
+
+    try:
+        if json.loads((place.output / DONE).read_text()) != _identity(trial, place, data):
+            return None
+        if place.hands_on and not checkpoint.latest_step(place.output / checkpoint.LINK):
+            return None
+        return Measurement.from_json(json.loads((place.output / "measurement.json").read_text()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _identity(trial: TrialConfig, place: Setup, data: EncodedTask) -> dict[str, Any]:
+    from cofi_tune import compress
+
+    how = {"device", "num_threads", "scenario", "scenarios"}
+    document = {**compress.identity(trial, place, data), **place.model_dump(mode="json", include=how)}
+    return dict(json.loads(json.dumps(document)))
+
+
+def _places(where: Setup, links: int) -> list[Setup]:
+    """Of the links of a chain, each of which finds the one before."""
+    outputs = [where.output / f"link-{place}" for place in range(1, links + 1)]
+    return [
+        where.model_copy(update={"output": own, "parent": parent, "hands_on": own != outputs[-1]})
+        for parent, own in zip([None, *outputs], outputs, strict=False)
+    ]
 
 
 def _command(args: argparse.Namespace) -> int:
     task, source = source_from_arguments(args)
     model = args.model or args.teacher or ("mini" if task.name == "grammar" else DEFAULT_MODEL)
     _check(args, model)
-    proposal = {"cofi/target_sparsity": args.target_sparsity, **dict(map(_option, args.option))}
+    targets = args.chain or ()
+    proposal = {
+        "cofi/target_sparsity": targets[0] if targets else args.target_sparsity,
+        **dict(map(prune_flags.option, args.option)),
+    }
     from cofi_tune.prune_view import View
 
     with View() as view, warnings.catch_warnings(record=False):
         warnings.showwarning = view.warn
-        measurement = run(
+        run(
             task,
             source,
             model=model,
@@ -184,14 +245,19 @@ def _command(args: argparse.Namespace) -> int:
             teacher_epochs=args.teacher_epochs,
             max_train_samples=args.max_train_samples,
             seed=args.seed,
+            chain=targets,
+            chain_epochs=args.chain_epochs or CHAIN_EPOCHS,
+            finished=lambda output, measurement: view.table(task, measurement, output),
             report=view.report,
             device=args.device,
+            precision=args.precision,
+            shrink=not args.no_shrink,
             num_threads=args.threads,
+            teacher_cache_bytes=args.teacher_cache,
             scenario=args.scenario,
             scenarios=SCENARIOS if args.reference_protocol else SCENARIOS[:2],
             selection=args.selection,
         )
-    view.table(task, measurement, args.output)
     return 0
 
 
@@ -203,28 +269,19 @@ def _check(args: argparse.Namespace, model: str) -> None:
     """
     if args.teacher is not None and not (Path(args.teacher) / "config.json").is_file():
         raise ValueError(f"--teacher {args.teacher}: no model directory (no config.json in it)")
+    if args.chain == ():
+        raise ValueError("--chain off: say how much to prune by --target-sparsity")
+    check_chain_epochs(args.chain_epochs, args.chain)
+    if "cofi/target_sparsity" in (prune_flags.option(text)[0] for text in args.option):
+        raise ValueError(
+            "--option cofi/target_sparsity: how much to prune is said by --target-sparsity or --chain"
+        )
     check_model(model)
     machine.check_device(args.device)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {args.output}: {error.strerror}; give another directory") from error
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """`NAME=VALUE`; the value is JSON where it can be, else a word."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--option {text}: write NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
-
-
-def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

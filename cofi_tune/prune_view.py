@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from cofi_tune.records import Measurement, Progress
+from cofi_tune.records import Measurement, Note, Progress
 
 if TYPE_CHECKING:
     from cofi_tune.data.task import Task
@@ -60,9 +60,12 @@ class View:
             self.rows[who] = self.bars.add_task(who, total=progress.num_steps, note="")
         self.bars.update(self.rows[who], completed=progress.step, note=note)
 
-    def warn(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        """Show a warning once, on one line."""
-        self.console.print(f"warning: {message}", style="yellow", soft_wrap=True)
+    def warn(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        """Show a warning once, on one line; a note without that word."""
+        if issubclass(category, Note):
+            self.console.print(str(message), markup=False, highlight=False, soft_wrap=True)
+        else:
+            self.console.print(f"warning: {message}", style="yellow", soft_wrap=True)
 
     def table(self, task: Task, measurement: Measurement, output: Path) -> None:
         """Teacher and pruned model side by side."""

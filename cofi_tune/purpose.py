@@ -9,7 +9,7 @@ import optuna
 
 import cofi_tune
 import search_spaces
-from cofi_tune import evaluate, fields
+from cofi_tune import chains, evaluate, fields
 from cofi_tune.config import StudyConfig
 from cofi_tune.data.encode import EncodedTask
 from cofi_tune.optuna_study import OtherPurpose
@@ -29,6 +29,7 @@ def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
         "teacher_epochs": config.teacher_epochs,
         "epochs": config.epochs,
         "space": f"{space.name} {space.digest}",
+        "chain": chains.in_words(config.chain, config.chain_epochs) if config.chain else None,
         "objectives": [f"{objective.direction} {objective.name}" for objective in OBJECTIVES],
         "scenario": config.scenario,
         "min_score": config.min_score,
@@ -36,6 +37,8 @@ def purpose(config: StudyConfig, data: EncodedTask) -> dict[str, Any]:
         "selection": config.selection,
         "seed": config.seed,
         "device": config.device,
+        "precision": config.trained_in,
+        "shrink": config.shrink,
         "threads": config.cpus_per_worker if config.device == "cpu" else None,
         "code": cofi_tune.__version__,
     }
@@ -67,6 +70,9 @@ def study_tags(config: StudyConfig, study: optuna.Study, data: EncodedTask) -> d
         "cofi.model": config.model,
         "cofi.data": study.user_attrs["purpose"]["data"],
         "cofi.device": config.device,
+        "cofi.held": f"{config.processors_per_trial:g}",
+        "cofi.precision": config.trained_in,
+        "cofi.shrink": "yes" if config.shrink else "no",
         "cofi.scenario": config.scenario,
         "cofi.metric": data.task.metric,
         "cofi.dev_split": data.task.dev_splits[0],
@@ -74,7 +80,7 @@ def study_tags(config: StudyConfig, study: optuna.Study, data: EncodedTask) -> d
         "cofi.min_score": str(config.min_score),
         "cofi.min_speedup": str(config.min_speedup),
         "cofi.trials": str(config.trials),
-        "cofi.output": str(config.output),
+        "cofi.output": config.place,
         "cofi.command": config.command,
         **fields.versions(),
     }

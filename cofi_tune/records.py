@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 
@@ -25,7 +26,19 @@ SCENARIOS = ("throughput", "latency", "reference")
 INTERRUPTED = "interrupted"
 """Reason of a run that was stopped from outside, and can go on."""
 DISK_FULL = "disk_full"
+OUTPUT_AWAY = "output_away"
 """Reason of a run that could not write; it can go on once there is room."""
+
+PARENT_LOST = "parent_lost"
+"""Reason of a link of a chain that has nothing to begin with."""
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How the system says that the disk is full."""
+
+
+class Note(UserWarning):
+    """Goes the way of a warning to whoever watches, but nothing is wrong."""
 
 
 class Stopped(Exception):  # noqa: N818 - an end, not an error
@@ -56,6 +69,7 @@ class Progress:
     learning_rate: float
     seconds: float
     expected_sparsity: float | None = None
+    """The mean over draws of the gates; once the student is cut, its own."""
     target_sparsity: float | None = None
     selection_score: float | None = None
 
@@ -87,6 +101,13 @@ class PruningPlan:
         for number, layer in enumerate(self.layers):
             _check_indices(f"layer {number} heads", layer.heads, self.num_heads)
             _check_indices(f"layer {number} ffn", layer.ffn, self.num_ffn)
+
+    @property
+    def dense(self) -> PruningPlan:
+        """Everything of the same model."""
+        layer = LayerPlan(tuple(range(self.num_heads)), tuple(range(self.num_ffn)))
+        hidden = tuple(range(self.hidden_size))
+        return replace(self, hidden=hidden, layers=(layer,) * len(self.layers))
 
     @property
     def num_parameters(self) -> int:
@@ -200,10 +221,16 @@ class Measurement:
     dense_macs: int
     mean_tokens: int
     expected_sparsity: float | None
+    """As the last `Progress` has it."""
     target_sparsity: float | None
     seconds: float
+    guided_by: str = "live"
+    """Which outputs of the teacher the student learned from: "live", as it ran; "kept", whose hidden states
+    are rounded to half precision; both, where a run was resumed the other way; "", if it had no teacher."""
     contract: Mapping[str, Any] = field(default_factory=dict)
     """Device, versions, data hash, threads, protocol: points of different contracts share no front."""
+    timed_as: str | None = None
+    """Id of the trial of the same structure whose model was timed; None: this one's own."""
 
     def __post_init__(self) -> None:
         """Refuse objectives no sampler may see."""

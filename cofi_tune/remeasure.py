@@ -57,7 +57,8 @@ def retime(
     """
     import torch
 
-    from cofi_tune import compress, latency, worker
+    from cofi_tune import latency, worker
+    from cofi_tune.timed import made_on
 
     torch.set_num_threads(num_threads or machine.this_machine().cpus)
     worker.quiet_libraries()
@@ -65,7 +66,8 @@ def retime(
     dev, dense = _to_compare_with(study, output, device)
     if throughput_rows > max(BATCH, len(dev)):
         raise ValueError(f"--batch {throughput_rows}: there are only {len(dev)} rows to time; give fewer")
-    here = compress.made_on(device) | {"throughput_rows": throughput_rows, "timed": "again"}
+    more = {"throughput_rows": throughput_rows, "timed": "again", "alone": "yes"}
+    here = made_on(device) | more
     timed = []
     for one, measured in over:
         directory = output / study.study_name / "trials" / one.asked.trial_id

@@ -16,13 +16,12 @@ from typing import Any
 from analysis import contracts
 from cofi_tune import connection, machine, outbox, remeasure, studies, summary
 from cofi_tune.ctrl_c import sigterm_is_ctrl_c
-from cofi_tune.data.arguments import USAGE_EXIT, Parser, positive
+from cofi_tune.data.arguments import Parser, directory, positive
 from cofi_tune.lock import only_driver
 from cofi_tune.records import SCENARIOS
 from cofi_tune.remeasure import BATCH, TimedAgain
+from cofi_tune.terminal import ENVIRONMENT_EXIT, INTERRUPTED_EXIT, USAGE_EXIT, fail, say
 from cofi_tune.tracking import Tracking
-
-ENVIRONMENT_EXIT, INTERRUPTED_EXIT = 4, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             return _command(args)
     except ValueError as error:
-        return _fail(error, USAGE_EXIT)
+        return fail(error, USAGE_EXIT)
     except (studies.Unreachable, OSError) as error:
-        return _fail(error, ENVIRONMENT_EXIT)
+        return fail(error, ENVIRONMENT_EXIT)
     except KeyboardInterrupt:
         kept = "what was timed is kept; the same command times all again"
-        return _fail(f"interrupted; {kept}", INTERRUPTED_EXIT)
+        return fail(f"interrupted; {kept}", INTERRUPTED_EXIT)
 
 
 def _command(args: argparse.Namespace) -> int:
@@ -60,9 +59,9 @@ def _command(args: argparse.Namespace) -> int:
 
     def kept(one: TimedAgain) -> None:
         timed.append(one)
-        _say(_line(one))
+        say(_line(one))
 
-    with only_driver(output / args.study, args.study, _say, "wait for it, or end it"):
+    with only_driver(output / args.study, args.study, say, "wait for it, or end it"):
         try:
             remeasure.retime(
                 study,
@@ -75,9 +74,9 @@ def _command(args: argparse.Namespace) -> int:
         finally:  # Ctrl-C keeps what was timed
             if timed:
                 found, paths = summary.write(study, tracking.common, output)
-                _say(f"Report: {output / args.study / 'report.html'}")
+                say(f"Report: {output / args.study / 'report.html'}")
                 _to_mlflow(timed, tracking, paths, summary.metrics(found), args.storage)
-    _say(_fastest(timed, scenario))
+    say(_fastest(timed, scenario))
     return 0
 
 
@@ -110,7 +109,7 @@ def _to_mlflow(
         line = connection.explain(error, tracking.uri)
         url = storage or outbox.default_storage(tracking.output)
         command = outbox.sync_command(tracking.output, tracking.study, url, tracking.uri)
-        _say(f"MLflow cannot be written ({line}); to write it when MLflow is there: {command}")
+        say(f"MLflow cannot be written ({line}); to write it when MLflow is there: {command}")
 
 
 def _line(timed: TimedAgain) -> str:
@@ -143,7 +142,9 @@ def _parser() -> Parser:
         description="Time the models of a study again, on this machine; nothing is trained.",
     )
     made.add_argument("--study", "--name", metavar="NAME", required=True, help="whose models")
-    made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
+    made.add_argument(
+        "--output", type=directory, default="runs", metavar="DIR", help="of the search (default runs)"
+    )
     made.add_argument("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output)")
     made.add_argument("--tracking-uri", metavar="URI", help="of MLflow (default: where the search wrote)")
     made.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
@@ -161,15 +162,6 @@ def _parser() -> Parser:
 def _warn(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
     if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
         print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _fail(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -9,44 +9,46 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 
 import search_spaces
 from cofi_tune import (
-    commands,
+    chains,
+    cluster,
     connection,
+    jobs,
     optuna_study,
     outbox,
     points,
     preflight,
+    shared,
+    study_files,
     summary,
-    teacher,
+    teaching,
     trial,
     warm_start,
     worker,
 )
 from cofi_tune.budget import Budget
 from cofi_tune.components import pretrained
-from cofi_tune.config import Setup, StudyConfig, TrialConfig
+from cofi_tune.config import StudyConfig
 from cofi_tune.data.encode import EncodedTask, encode
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
 from cofi_tune.interruption import Interruption, signals
 from cofi_tune.lock import only_driver, refuse_elsewhere
-from cofi_tune.machine import this_machine
 from cofi_tune.outbox import Outbox
 from cofi_tune.passwords import without_password
 from cofi_tune.progress import Lines
 from cofi_tune.proposals import Proposals
 from cofi_tune.purpose import purpose, same_teacher, study_tags
-from cofi_tune.records import INTERRUPTED, SCENARIOS, Stopped
-from cofi_tune.resumable import Upkeep
-from cofi_tune.storage import database_errors
+from cofi_tune.ray_session import ray_started
+from cofi_tune.records import INTERRUPTED, Stopped
+from cofi_tune.storage import database_errors, only_driver_anywhere
 from cofi_tune.tidy import Tidy
 from cofi_tune.tracking import Tracking
 
@@ -88,14 +90,19 @@ def run(
     """
     worker.quiet_libraries()
     config.directory.mkdir(parents=True, exist_ok=True)
-    stopper = Interruption(config.directory.absolute() / f".stop-{uuid.uuid4().hex[:12]}", watch.note)
+    stop_file = config.directory.absolute() / f".stop-{uuid.uuid4().hex[:12]}"
+    stopper = Interruption(stop_file, watch.note, config.command)
     with (
         only_driver(config.directory, config.name, watch.note),
         preflight.marked(config.directory),
         signals(stopper),
+        database_errors(),
         contextlib.ExitStack() as closing,
     ):
         preflight.clear(config.directory, watch.note)
+        if config.mirror is not None and address is not None:
+            shown = study_files.stop_file_shown(config.mirror, stopper.stop_file)
+            stopper.asked = closing.enter_context(shown)
         closing.callback(stopper.stop_file.unlink, missing_ok=True)
         return _run(config, task, source, watch, address, launch, stopper, closing)
 
@@ -112,8 +119,15 @@ def _run(
 ) -> dict[str, Any]:
     data = encode(task, source, _tokenizer(config), config.output / "data", config.max_train_samples)
     watch.note(_describe(data))
+    if config.mirror is not None and data.directory.name not in config.mirror.names(config.output / "data"):
+        config.mirror.put(data.directory)
     study = optuna_study.open_study(config.storage, config.name, purpose(config, data))
-    refuse_elsewhere(study, config.directory)
+    closing.enter_context(only_driver_anywhere(config.storage, config.name, study.user_attrs["uid"]))
+    elsewhere = refuse_elsewhere(study, config.directory)
+    unkept: set[str] = set()
+    if config.mirror is not None:
+        ids = [asked.trial_id for asked, _ in optuna_study.all_trials(study)]
+        unkept = study_files.get_study(config.mirror, config.directory, ids, elsewhere)
     preflight.known(config.directory, {optuna_study.trial_id_of(config.name, t.number) for t in study.trials})
     unfinished = optuna_study.settle(study)
     done = optuna_study.finished(study)
@@ -123,23 +137,37 @@ def _run(
     box = closing.enter_context(_outbox(config, study, data, watch))
     box.replay((one.asked, one.outcome, one.ended_ms) for one in done)
     tidy = Tidy(config.directory / "trials")
+    watchers = [watch, box, tidy]
+    if config.mirror is not None:
+        files = study_files.StudyFiles(config.mirror, config.directory / "trials", stopper.request)
+        watchers = [watch, files, box, tidy]  # MLflow is told of what is here by then
+        for one in done:
+            if one.asked.trial_id in unkept:
+                files.started(one.asked)
+                files.ended(one.asked.trial_id, one.outcome)
     for one in done:
+        tidy.started(one.asked)
         tidy.ended(one.asked.trial_id, one.outcome)
     budget = Budget(config.trials - num_done, config.time_budget_seconds, config.gpu_hours, config.trials)
-    ended_by = budget.spent()
-    if ended_by is None:
+    if (ended_by := budget.spent()) is None:
         with contextlib.ExitStack() as ray:
             remote = config.device != "cpu" or address is not None
             if remote:
-                ray.enter_context(trial.ray_started(config, address))
+                ray.enter_context(ray_started(config, address))
                 stopper.listen()
+            if address is not None and config.mirror is None:
+                shared.refuse_unshared(config.output)
+            there = cluster.ask() if address is not None else None
+            config = config if there is None else cluster.fitted(config, there, watch.note)
+            timing = cluster.where_timed(config, there, watch.note)
             taught = _teacher(config, data, watch, remote, stopper)
             same_teacher(study, taught)
-            preflight.room(config.output, _model_bytes(taught), budget.trials, config.concurrency)
+            preflight.room(config.output, preflight.model_bytes(taught), budget.trials, config.concurrency)
             space = search_spaces.load(config.space, config.task).space
+            space = chains.at(space, config.chain[0]) if config.chain else space
             warm_start.add(study, config.storage, config.warm_start, space, watch.note)
             asked = _proposals(
-                config, study, task, data, taught, budget, stopper, [watch, box, tidy], unfinished
+                config, study, task, data, taught, timing, budget, stopper, watchers, unfinished
             )
             _search(config, asked, launch or functools.partial(trial.launch, address=address), stopper)
             ended_by = asked.ended_by
@@ -152,6 +180,7 @@ def _proposals(
     task: Task,
     data: EncodedTask,
     taught: Path,
+    timing: cluster.Timing,
     budget: Budget,
     stopper: Interruption,
     watchers: list[Any],
@@ -159,43 +188,21 @@ def _proposals(
 ) -> Proposals:
     space = search_spaces.load(config.space, config.task)
 
-    def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[worker.Job, dict[str, Any], str]:
-        own = TrialConfig.from_proposal(
-            proposal, base_learning_rate=config.base_learning_rate, epochs=config.epochs, seed=config.seed
-        )
-        setup = _setup(config, data, taught, trial_id, stopper.stop_file)
-        again = commands.reproduce(config, task, taught, trial_id, own)
-        return worker.Job(trial_id, own, setup), commands.settings_of(own), again
-
+    own_points = chains.without_target(space.points) if config.chain else space.points
     return Proposals(
         study,
         space.space,
-        prepare,
-        lambda number: optuna_study.sampler(config.sampler, config.seed, number, config.trials),
+        jobs.preparing(config, task, data, taught, timing, stopper.stop_file),
+        lambda number: optuna_study.sampler(
+            config.sampler, config.seed, number, config.trials, len(config.chain) or 1
+        ),
         budget,
         watchers,
         unfinished,
-        points.still_to_propose(study, [*config.enqueue, *space.points]),
+        points.still_to_propose(study, [*config.enqueue, *own_points]),
         config.gpus_per_trial,
         stopper,
-    )
-
-
-def _setup(config: StudyConfig, data: EncodedTask, taught: Path, trial_id: str, stop_file: Path) -> Setup:
-    return Setup(
-        data=data.directory,
-        teacher=taught.absolute(),
-        output=(config.directory / "trials" / trial_id).absolute(),
-        pretrained=config.model,
-        device=config.device,
-        num_threads=config.cpus_per_worker,
-        scenario=config.scenario,
-        scenarios=SCENARIOS if config.reference_protocol else SCENARIOS[:2],
-        selection=config.selection,
-        model_seed=config.seed,
-        checkpoint_seconds=config.checkpoint_seconds,
-        timeout_seconds=config.timeout_seconds,
-        stop_file=stop_file,
+        config.chain,
     )
 
 
@@ -205,8 +212,7 @@ def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Inte
     if stopper.requested:
         raise Interrupted
     try:
-        with database_errors():
-            launch(config, asked, stopper)
+        launch(config, asked, stopper)
     finally:
         asked.leave("the search was stopped")
     if stopper.blocked is not None:
@@ -215,28 +221,11 @@ def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Inte
         raise Interrupted
 
 
-def _model_bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-
-
 def _teacher(
     config: StudyConfig, data: EncodedTask, watch: Lines, remote: bool, stopper: Interruption
 ) -> Path:
     try:
-        if remote and config.teacher is None:
-            return trial.teacher_elsewhere(config, data.directory, stopper.stop_file, watch.teaching)
-        torch.set_num_threads(this_machine().cpus)
-        return teacher.prepare(
-            data,
-            config.model,
-            config.output,
-            epochs=config.teacher_epochs,
-            given=config.teacher,
-            seed=config.seed,
-            selection=data.selection_split(config.selection),
-            on_progress=watch.teaching,
-            upkeep=Upkeep(config.checkpoint_seconds, lambda: stopper.requested),
-        )
+        return teaching.made(config, data, watch.teaching, remote, stopper)
     except Stopped as stopped:
         if stopped.reason == INTERRUPTED:
             raise Interrupted from None
@@ -260,19 +249,24 @@ def _outbox(config: StudyConfig, study: optuna.Study, data: EncodedTask, watch: 
     # The default is not remembered: it goes where the output goes.
     kept = None if uri == outbox.default_tracking(config.output) else plain
     study.set_user_attr("tracking", {"uri": kept, "password": plain != uri, "tags": tags})
-    tracking = Tracking(uri, config.name, study.user_attrs["uid"], tags, config.output)
+    artifacts = None if config.mirror is None else config.mirror.artifacts(uri)
+    tracking = Tracking(uri, config.name, study.user_attrs["uid"], tags, config.output, artifacts)
     command = outbox.sync_command(config.output, config.name, config.storage, uri)
     return Outbox(tracking, watch.note, command)
 
 
 def _sum_up(config: StudyConfig, study: optuna.Study, box: Outbox) -> dict[str, Any]:
     """Write front and report, bring MLflow up to date, and return what was found."""
-    found, paths = summary.write(study, box.tracking.common, config.output, with_pages=config.report)
+    found, paths = summary.write(
+        study, box.tracking.common, config.output, place=config.place, with_pages=config.report
+    )
+    if config.mirror is not None:
+        for path in paths:
+            config.mirror.put(path)
     box.summarise(paths, summary.metrics(found))
     box.close()
-    tracking = box.tracking
-    command = outbox.ui_command(config.output, config.name, config.storage, tracking.uri)
+    command = outbox.ui_command(config.output, config.name, config.storage, box.tracking.uri)
     return found | {
-        "comparison": tracking.comparison(),
-        "ui_command": None if tracking.is_served else command,
+        "comparison": box.tracking.comparison(),
+        "ui_command": None if box.tracking.is_served else command,
     }

@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import report
+from analysis.contracts import crowded
+from analysis.sentences import BESIDE
 from analysis.words import percent
 from cofi_tune.messages import DUPLICATE
 from cofi_tune.on_disk import OnDisk
@@ -31,14 +33,20 @@ REPEATED = f"pruned ({DUPLICATE})"
 
 
 def write(
-    study: optuna.Study, tags: Mapping[str, str], output: Path, *, with_pages: bool = True
+    study: optuna.Study,
+    tags: Mapping[str, str],
+    output: Path,
+    *,
+    place: str | None = None,
+    with_pages: bool = True,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Write front and report of a study, as its database and its files have it.
 
     Args:
         study: which.
         tags: what all its runs have in common.
-        output: of its search, as the user calls it.
+        output: of its search.
+        place: what the user calls it; None: as above.
         with_pages: write `report.html` and `report.md` too.
 
     Returns:
@@ -48,7 +56,7 @@ def write(
         OSError: they cannot be written.
     """
     directory = output / study.study_name
-    document, made = report.files(OnDisk(study, tags, directory), str(output), with_pages=with_pages)
+    document, made = report.files(OnDisk(study, tags, directory), place or str(output), with_pages=with_pages)
     return of(document), report.write(made, directory)
 
 
@@ -98,13 +106,14 @@ def metrics(found: Mapping[str, Any]) -> dict[str, float]:
     return {f"study/{name}": value for name, value in numbers.items()}
 
 
-def show(console: Console, document: Mapping[str, Any], directory: Path) -> None:
+def show(console: Console, document: Mapping[str, Any], directory: Path, place: str | None = None) -> None:
     """Print the finished trials, the front marked, and where everything is.
 
     Args:
         console: where to.
         document: what `of` returns; `comparison` of MLflow and `ui_command`, if there are any.
         directory: of the study, as the user named it.
+        place: URL of the study's files, where the directory is a copy of some of them.
     """
 
     def say(text: str) -> None:
@@ -115,7 +124,9 @@ def show(console: Console, document: Mapping[str, Any], directory: Path) -> None
         console.print()
         console.print(_table(document))
         say(document["recommendation"])
-        say(f"Models: {directory}/trials/{document['study']}-<trial>/model")
+        if crowded(document["contract"]):
+            say(BESIDE)
+        say(f"Models: {place or directory}/trials/{document['study']}-<trial>/model")
     if document["not_comparable"]:
         say(f"Measured elsewhere or otherwise, so left out: {', '.join(document['not_comparable'])}")
     counts = ", ".join(f"{number} {kind}" for kind, number in document["counts"].items())

@@ -14,11 +14,11 @@ from pathlib import Path
 import optuna
 
 from cofi_tune import connection, optuna_study, studies, summary
-from cofi_tune.data.arguments import USAGE_EXIT, Parser
+from cofi_tune.data.arguments import Parser, directory
 from cofi_tune.studies import Unreachable
+from cofi_tune.terminal import ENVIRONMENT_EXIT, USAGE_EXIT, fail
 from cofi_tune.tracking import Tracking
 
-UNREACHABLE_EXIT = 4
 FILES = ("front.json", "front.csv", "front*.svg", "structure.svg", "report.*", "trials.parquet")
 
 
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 _sync(study, studies.tracking(study, output, args.tracking_uri))
             except ValueError as error:
-                status = max(status, _fail(error, USAGE_EXIT))
+                status = max(status, fail(error, USAGE_EXIT))
             except Unreachable as error:
-                status = max(status, _fail(error, UNREACHABLE_EXIT))
+                status = max(status, fail(error, ENVIRONMENT_EXIT))
     except ValueError as error:
-        return _fail(error, USAGE_EXIT)
+        return fail(error, USAGE_EXIT)
     except Unreachable as error:
-        return _fail(error, UNREACHABLE_EXIT)
+        return fail(error, ENVIRONMENT_EXIT)
     return status
 
 
@@ -94,16 +94,13 @@ def _parser() -> Parser:
         prog="python -m cofi_tune.sync",
         description="Write to MLflow what it missed of finished trials. Run it at any time, and again.",
     )
-    made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
+    made.add_argument(
+        "--output", type=directory, default="runs", metavar="DIR", help="of the search (default runs)"
+    )
     made.add_argument("--name", "--study", metavar="STUDY", help="default: every study of the output")
     made.add_argument("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output)")
     made.add_argument("--tracking-uri", metavar="URI", help="of MLflow (default: where the search wrote)")
     return made
-
-
-def _fail(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -17,15 +17,17 @@ from scipy.optimize import linear_sum_assignment
 
 from cofi_tune import checkpoint, evaluate, methods
 from cofi_tune.components import pretrained
-from cofi_tune.config import TrialConfig
+from cofi_tune.config import Precision, TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
 from cofi_tune.data.encode import EncodedTask
 from cofi_tune.data.task import Task
 from cofi_tune.lock import exclusive
 from cofi_tune.loop import Training
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
+from cofi_tune.precision import resolve
 from cofi_tune.records import Progress
-from cofi_tune.resumable import Upkeep, resumable
+from cofi_tune.resumable import resumable
+from cofi_tune.upkeep import Upkeep
 
 PRETRAINED_LEARNING_RATE = 2e-5
 """The reference's (run_FT.sh), batch 32."""
@@ -53,6 +55,7 @@ def prepare(
     seed: int = 0,
     selection: str = "selection",
     device: str = "cpu",
+    precision: Precision = "auto",
     on_progress: OnProgress = lambda progress: None,
     upkeep: Upkeep | None = None,
 ) -> Path:
@@ -67,6 +70,7 @@ def prepare(
         seed: of initialisation, order and dropout.
         selection: the split that chooses its best weights.
         device: what to train on.
+        precision: of its training.
         on_progress: called at every report of the loop.
         upkeep: what happens between the steps.
 
@@ -82,12 +86,14 @@ def prepare(
         learning_rate=base_learning_rate(model),
         seed=seed,
     )
+    precision = resolve(precision, device)
     made_from = {
         "data": data.content_hash,
         "tokens": data.directory.name,
         "model": _fingerprint(model),
         "trial": trial.model_dump(),
         "selection": selection,
+        "precision": precision,
     }
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     directory = output / "teachers" / f"{data.task.name}-{digest}"
@@ -100,7 +106,7 @@ def prepare(
             torch.manual_seed(seed)
             steps = steps_per_epoch(len(data.splits["train"].labels), trial.batch_size)
             method = methods.load(trial.method)(trial, student, steps)
-            training = Training(student, method, None, data, trial, selection)
+            training = Training(student, method, None, data, trial, selection, precision=precision)
             checkpoints = directory.with_name(f".{directory.name}.{checkpoint.DIRECTORY}")
             for progress in resumable(training, checkpoints, made_from, upkeep or Upkeep()):
                 on_progress(progress)

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
-WHOLE, REPORTS = "cofi.whole", "cofi.reports"
-"""Tags: the end of a trial of which nothing is missing, later timings included; how many lines of its history
-are written."""
+WHOLE = "cofi.whole"
+"""Tag: the end of a trial of which nothing is missing, later timings included."""
 ARTIFACTS = ("plan.json", "measurement.json", "predictions.safetensors", "error.txt")
 TRAINING_PAGES = "workflowType=machine_learning"
 """Of an address: MLflow shows the pages for language models unless asked for those with runs."""
@@ -46,12 +45,22 @@ class Known:
     status: str
     params: set[str] = field(default_factory=set)
     tags: dict[str, str] = field(default_factory=dict)
+    written_ms: dict[int, int] | None = None
+    """The times of reports that are written, by step; None: MLflow was not asked yet."""
 
 
 class Tracking:
     """Writes the trials of one study to MLflow; whatever MLflow raises is for the caller."""
 
-    def __init__(self, uri: str, study: str, uid: str, tags: Mapping[str, str], output: Path) -> None:
+    def __init__(
+        self,
+        uri: str,
+        study: str,
+        uid: str,
+        tags: Mapping[str, str],
+        output: Path,
+        artifacts: str | None = None,
+    ) -> None:
         """Nothing is opened or imported yet.
 
         Args:
@@ -60,7 +69,9 @@ class Tracking:
             uid: the study's own id: another study of this name shares nothing with it.
             tags: what all its runs have in common.
             output: has `<study>/trials/<trial id>/`, and takes the artifacts if `uri` is a database.
+            artifacts: URL that takes them instead.
         """
+        self.artifacts = artifacts or (output / "mlartifacts").absolute().as_uri()
         self.uri, self.study, self.uid, self.output = uri, study, uid, output
         self.common = {"cofi.study": study, "cofi.study_id": uid, **tags}
         self.client: MlflowClient | None = None
@@ -143,8 +154,8 @@ class Tracking:
     def _connected(self) -> MlflowClient:
         if self.client is None:
             client = connection.connect(self.uri, self.output / connection.ARTIFACTS)
-            local = None if self.is_served else (self.output / connection.ARTIFACTS).absolute().as_uri()
-            self.experiment_id = connection.experiment(client, self.study, local)
+            artifacts = None if self.is_served else self.artifacts
+            self.experiment_id = connection.experiment(client, self.study, artifacts)
             self.runs = self._search(client)
             self.client = client
         return self.client
@@ -158,16 +169,18 @@ class Tracking:
         if run is not None and outcome is not None and run.tags.get(WHOLE) == _end_of(outcome, timed):
             return False
         entries = history.read(directory)
-        written = 0 if run is None else int(run.tags.get(REPORTS, "0"))
         if run is None:
             tags = fields.of_trial(asked, None, []).tags
             run = self._created(client, asked.trial_id, tags, entries[0].time_ms if entries else None)
         elif outcome is None and run.status != "RUNNING":
             client.update_run(run.run_id, status="RUNNING")
             run.status = "RUNNING"
-        known = fields.of_trial(asked, outcome, entries, written, run.start_ms, timed)
-        reports = {REPORTS: str(max(written, len(entries)))}
-        _log(client, run, known.params, known.points, known.tags | reports)
+        written_ms = _written_ms(client, run)
+        # A search that has lost its disk hears reports again: at another time they would be other points.
+        entries = [replace(one, time_ms=written_ms.get(one.progress.step, one.time_ms)) for one in entries]
+        known = fields.of_trial(asked, outcome, entries, written_ms, run.start_ms, timed)
+        _log(client, run, known.params, known.points, known.tags)
+        written_ms |= {one.progress.step: one.time_ms for one in entries}
         if outcome is not None:
             for path in (directory / name for name in ARTIFACTS):
                 if path.is_file():
@@ -235,8 +248,16 @@ class Tracking:
     ) -> Known:
         every = {**self.common, "cofi.trial_id": trial_id, **tags}
         info = client.create_run(self.experiment_id, start_ms, every, trial_id).info
-        self.runs[trial_id] = Known(info.run_id, info.start_time, info.status, set(), every)
+        self.runs[trial_id] = Known(info.run_id, info.start_time, info.status, tags=every, written_ms={})
         return self.runs[trial_id]
+
+
+def _written_ms(client: MlflowClient, run: Known) -> dict[int, int]:
+    """When each report of which MLflow has the points was heard, by step."""
+    if run.written_ms is None:
+        points = client.get_metric_history(run.run_id, fields.SECONDS)
+        run.written_ms = {point.step: point.timestamp for point in points}
+    return run.written_ms
 
 
 def _end_of(outcome: Outcome, timed: Sequence[Timing]) -> str:
@@ -253,7 +274,7 @@ def _log(
     points: Sequence[fields.Point] = (),
     tags: Mapping[str, str] = {},
 ) -> None:
-    """Write what is new, in as few calls as MLflow allows; tags last, since one counts what came before."""
+    """Write what is new, in as few calls as MLflow allows; tags last, since one says that all is there."""
     from mlflow.entities import Metric, Param, RunTag
 
     # A param that is there cannot be changed, so it is left alone.

@@ -1,4 +1,4 @@
-"""Ray Tune's side of a trial: starts Ray, gives every trial its resources, and frees them whatever happens.
+"""Ray Tune's side of a trial: gives every trial its resources, and frees them whatever happens.
 
 With `workers_per_trial` 0 a trial runs in the process of its Tune actor, and the next one in it too. With 1
 or more it builds a `TorchTrainer`, whose worker processes run `worker.in_train`.
@@ -7,109 +7,29 @@ or more it builds a `TorchTrainer`, whose worker processes run `worker.in_train`
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import os
 import shutil
-import threading
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent import futures
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from cofi_tune.cluster import DRIVER, DRIVER_SHARE, needs
 from cofi_tune.config import StudyConfig
 from cofi_tune.interruption import Interruption, Starvation
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
-from cofi_tune.records import Progress, Stopped
-from cofi_tune.watchdog import GroupWatchdog
-from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of, teach
+from cofi_tune.ray_session import ENVIRONMENT, own_ray_died, ray_started
+from cofi_tune.study_files import Seldom
+from cofi_tune.watchdog import START_SECONDS, GroupWatchdog
+from cofi_tune.worker import Job, attempt, in_train, in_tune, outcome_of
 from cofi_tune.worker_groups import GroupSweeper
 
-DRIVER_CPUS = 0.01
-"""Of a trial that only waits for its workers; 0 would be refused."""
-
-SHORTEST_START_SECONDS = 300.0
-"""For the first process of a trial, however short trials may stand still otherwise."""
 MOST_ATTEMPTS = 16
 """Of a trial, whatever it does; `attempts.py` gives up one that does not get on, long before."""
-
-ENVIRONMENT = {
-    # Threads that wait in a loop for a core that another process has: 25 times slower, measured with as many
-    # threads as cores and a busy machine. Read when torch is loaded.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # whose box ignores verbose=0
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # The study on disk is the truth: no loggers, no snapshots every few seconds, our own handler of Ctrl-C.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    # A report costs at most this long instead of 2 s.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
-
-
-@contextlib.contextmanager
-def ray_started(config: StudyConfig, address: str | None) -> Iterator[None]:
-    """A Ray of our own on this machine, stopped at the end; or the cluster at `address`. One is enough."""
-    if ray.is_initialized():
-        yield
-        return
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if address is None:
-        # Watching for a node that is about to be taken away costs a process; here there is one node.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # What they have to say of a trial, or of their own files on a full disk, is said in our words.
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    settings: dict[str, Any]
-    if address is not None:
-        settings = {"address": address, "runtime_env": {"env_vars": ENVIRONMENT}}
-    else:
-        settings = {
-            "address": "local",
-            "num_cpus": math.ceil(cpus_needed(config)) + 1,
-            # Ray Train frees the workers of a trial that dies by asking the dashboard's state service.
-            "include_dashboard": config.workers_per_trial > 0,
-            "object_store_memory": 256 * 2**20,
-        }
-    over = threading.Event()
-    started: futures.Future[None] = futures.Future()
-
-    def live() -> None:
-        try:
-            ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
-            started.set_result(None)
-        except BaseException as error:
-            started.set_exception(error)
-        over.wait()
-
-    # In the main thread Ray would take SIGTERM for itself, and die of it; its processes die with the thread
-    # that has started them.
-    threading.Thread(target=live, daemon=True).start()
-    try:
-        started.result()
-        yield
-    finally:
-        ray.shutdown()
-        over.set()
-
-
-def cpus_needed(config: StudyConfig) -> int:
-    """Threads that the trials use at one time."""
-    return config.concurrency * max(1, config.workers_per_trial) * config.cpus_per_worker
 
 
 def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: str | None = None) -> None:
@@ -122,15 +42,16 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
         address: of a Ray cluster; None: a Ray of our own.
     """
     in_process = config.workers_per_trial == 0
-    limit = max(config.timeout_seconds, SHORTEST_START_SECONDS)
-    starvation = Starvation(stopper, config.directory / "trials", limit, _needs(config))
+    limit = max(config.timeout_seconds, START_SECONDS)
+    begun = Seldom(config.mirror).has_begun
+    starvation = Starvation(stopper, config.directory / "trials", limit, needs(config), begun)
     stopper.look = starvation.look
-    # Tune's own files are of no use to anybody; on a cluster its workers must be able to reach them.
-    scratch = config.directory / ".ray" / str(os.getpid())
-    with ray_started(config, address), _removed(scratch), GroupSweeper(proposals.recovered) as sweeper:
+    scratch = _scratch(config, address)
+    sweeping = GroupSweeper(proposals.recovered)
+    with ray_started(config, address), _removed(config, address), sweeping as sweeper:
         stopper.listen()
         tuner = tune.Tuner(
-            _trainable(config),
+            _trainable(config, scratch),
             tune_config=tune.TuneConfig(
                 search_alg=proposals,
                 num_samples=max(1, proposals.budget.trials),
@@ -142,57 +63,35 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
             ),
             run_config=tune.RunConfig(
                 name=config.name,
-                storage_path=str(scratch.absolute()),
+                storage_path=scratch,
                 callbacks=[sweeper],
                 failure_config=tune.FailureConfig(max_failures=MOST_ATTEMPTS),
                 stop=stopper,
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with stopper.leaving_when(own_ray_died):
+            tuner.fit()
+
+
+def _scratch(config: StudyConfig, address: str | None) -> str:
+    """Where Tune and Train keep their own files, of no use to anybody: all nodes must be able to reach it."""
+    here = (config.directory / ".ray" / str(os.getpid())).absolute()
+    return str(here) if config.mirror is None or address is None else config.mirror.url(here)
 
 
 @contextlib.contextmanager
-def _removed(scratch: Path) -> Iterator[None]:
+def _removed(config: StudyConfig, address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            scratch.parent.rmdir()
+        shutil.rmtree(config.directory / ".ray", ignore_errors=True)
+        if config.mirror is not None and address is not None:
+            with contextlib.suppress(OSError):
+                config.mirror.drop(config.directory / ".ray")
 
 
-def teacher_elsewhere(
-    config: StudyConfig, data: Path, stop_file: Path, on_progress: Callable[[Progress], None]
-) -> Path:
-    """The teacher, made where the trials run: this process may have no GPU, and must not keep one.
-
-    Args:
-        config: the study's.
-        data: directory of the encoded task.
-        stop_file: ends it, with a checkpoint, once it exists.
-        on_progress: called here at every report.
-
-    Raises:
-        Stopped: its training failed, or was interrupted.
-        ValueError: it cannot be made.
-    """
-    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(teach)
-    event: Progress | Path | None = None
-    try:
-        for reference in task.options(num_returns="streaming").remote(config, data.absolute(), stop_file):
-            event = ray.get(reference)
-            if isinstance(event, Progress):
-                on_progress(event)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, Stopped):
-            raise error.cause from error
-        raise ValueError(f"the teacher cannot be made: {outcome_of(error.cause).message}") from error
-    assert isinstance(event, Path)
-    return event
-
-
-def _trainable(config: StudyConfig) -> Any:
+def _trainable(config: StudyConfig, scratch: str) -> Any:
     if config.workers_per_trial == 0:
         resources = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
         return tune.with_resources(in_tune, resources)
@@ -201,9 +100,10 @@ def _trainable(config: StudyConfig) -> Any:
         "use_gpu": config.gpus_per_worker > 0,
         "resources_per_worker": {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker},
     }
-    storage = str((config.directory / ".ray" / str(os.getpid()) / "train").absolute())
+    storage = f"{scratch}/train"
+    waits_on = DRIVER if DRIVER in ray.cluster_resources() else "CPU"
     return tune.with_resources(
-        tune.with_parameters(with_train, scaling=scaling, storage=storage), {"CPU": DRIVER_CPUS}
+        tune.with_parameters(with_train, scaling=scaling, storage=storage), {waits_on: DRIVER_SHARE}
     )
 
 
@@ -222,7 +122,8 @@ def with_train(config: dict[str, Any], scaling: dict[str, Any], storage: str) ->
     if given_up is not None:
         tune.report({KEY: encode(Message(given_up))})
         return
-    with GroupWatchdog(job.setup.output, job.setup.timeout_seconds):
+    elsewhere = Seldom(job.setup.mirror).sign
+    with GroupWatchdog(job.setup.output, job.setup.timeout_seconds, elsewhere):
         outcome = _fit(job, scaling, storage)
         if outcome is not None and outcome.reason == "out_of_memory":
             outcome = _fit(replace(job, parts=2), scaling, storage)
@@ -241,22 +142,28 @@ def _fit(job: Job, scaling: dict[str, Any], storage: str) -> Outcome | None:
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
 
+    from cofi_tune.group_reports import GroupReports
+    from cofi_tune.process_group import OwnMeeting
+
+    reports = GroupReports()
     trainer = TorchTrainer(
         in_train,
         train_loop_config={"job": job},
+        torch_config=OwnMeeting(),
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             # Another name for every attempt: what Ray Train would bring back of the last one is not ours.
             name=f"{job.trial_id}-{uuid.uuid4().hex[:8]}",
             storage_path=storage,
-            callbacks=[TuneReportCallback()],
-            failure_config=FailureConfig(max_failures=0),
+            callbacks=[reports],
+            # A lost process goes up to Tune, and to `attempts.py`. A node whose end was announced is no
+            # failure: the group is built again, here, as often as that happens.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1),
         ),
     )
     try:
-        trainer.fit()
+        reports.pass_on(trainer)
         return None
     except Exception as error:
         outcome = _outcome_of_group(error)
@@ -284,13 +191,6 @@ def _lost_its_peer(error: Exception) -> bool:
     """Whether a worker failed because another one was gone, as gloo and NCCL put it."""
     text = str(error).lower()
     return any(words in text for words in ("connection closed by peer", "connection reset", "broken pipe"))
-
-
-def _needs(config: StudyConfig) -> str:
-    """What a trial takes, in words."""
-    workers = max(1, config.workers_per_trial)
-    gpus = f" and {config.gpus_per_worker:g} GPUs" if config.gpus_per_worker else ""
-    return f"{workers} processes with {config.cpus_per_worker} CPUs{gpus} each"
 
 
 def _name(trial: Any) -> str:

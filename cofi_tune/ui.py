@@ -11,12 +11,11 @@ import optuna
 
 from cofi_tune import connection, outbox, server, studies
 from cofi_tune.ctrl_c import closed_terminal_is_ctrl_c, sigterm_is_ctrl_c
-from cofi_tune.data.arguments import USAGE_EXIT, Parser, positive
+from cofi_tune.data.arguments import Parser, directory, positive
 from cofi_tune.database import sqlite_file
 from cofi_tune.passwords import without_password
+from cofi_tune.terminal import ENVIRONMENT_EXIT, INTERRUPTED_EXIT, USAGE_EXIT, fail, say
 from cofi_tune.tracking import TRAINING_PAGES
-
-UNREACHABLE_EXIT, INTERRUPTED_EXIT = 4, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         closed_terminal_is_ctrl_c()
         return _command(args)
     except ValueError as error:
-        return _fail(error, USAGE_EXIT)
+        return fail(error, USAGE_EXIT)
     except (studies.Unreachable, server.Ended) as error:
-        return _fail(error, UNREACHABLE_EXIT)
+        return fail(error, ENVIRONMENT_EXIT)
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED_EXIT)
+        return fail("interrupted", INTERRUPTED_EXIT)
 
 
 def _command(args: argparse.Namespace) -> int:
@@ -51,13 +50,13 @@ def _command(args: argparse.Namespace) -> int:
         return 0
     port = server.free_port(args.port)
     if args.port is None and port != server.FIRST_PORT:
-        _say(f"port {server.FIRST_PORT} is taken; {port} instead")
-    _say("starting MLflow's server, which takes some seconds")
+        say(f"port {server.FIRST_PORT} is taken; {port} instead")
+    say("starting MLflow's server, which takes some seconds")
     with server.serving(uri, output / "mlartifacts", port) as running:
         running.until_it_answers()
         try:
             _show(found, args, uri, running.address)
-            _say("Ctrl-C ends it")
+            say("Ctrl-C ends it")
             running.until_it_ends()
         except KeyboardInterrupt:
             pass  # what was asked for is done
@@ -96,9 +95,9 @@ def _check(uri: str, remedy: str) -> None:
 
 
 def _show(found: Sequence[optuna.Study], args: argparse.Namespace, uri: str, address: str) -> None:
-    _say(f"MLflow: {address}/#/experiments?{TRAINING_PAGES}")
+    say(f"MLflow: {address}/#/experiments?{TRAINING_PAGES}")
     for study in found:
-        _say(f"{study.study_name}: {_where(study, args, uri, address)}")
+        say(f"{study.study_name}: {_where(study, args, uri, address)}")
 
 
 def _where(study: optuna.Study, args: argparse.Namespace, uri: str, address: str) -> str:
@@ -133,22 +132,15 @@ def _parser() -> Parser:
         prog="python -m cofi_tune.ui",
         description="Show the studies of an output in MLflow, in a browser on this machine, until Ctrl-C.",
     )
-    made.add_argument("--output", default="runs", metavar="DIR", help="of the search (default runs)")
+    made.add_argument(
+        "--output", type=directory, default="runs", metavar="DIR", help="of the search (default runs)"
+    )
     made.add_argument("--name", "--study", metavar="STUDY", help="which comes first (default: the latest)")
     free = f"default: the first free one from {server.FIRST_PORT}"
     made.add_argument("--port", type=_port, metavar="N", help=free)
     made.add_argument("--storage", metavar="URL", help="of Optuna (default: optuna.db in the output)")
     made.add_argument("--tracking-uri", metavar="URI", help="of MLflow (default: where the search wrote)")
     return made
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _fail(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ import faulthandler
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 FILE = "hang.txt"
 """Beside a trial's results: where its threads stood when it was ended."""
 REST_SECONDS = 1.0
+START_SECONDS = 300.0
+"""For the start of a process, imports and all, however short trials may stand still otherwise."""
 
 
 class Watchdog:
@@ -20,20 +23,22 @@ class Watchdog:
     that never returns to Python.
     """
 
-    def __init__(self, directory: Path, seconds: float) -> None:
+    def __init__(self, directory: Path, seconds: float, start_seconds: float | None = None) -> None:
         """
         Args:
             directory: receives `hang.txt`.
             seconds: without a beat.
+            start_seconds: before the first one; None: as many.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.seconds = seconds
+        self.start_seconds = seconds if start_seconds is None else start_seconds
         self._file = (directory / FILE).open("w")
         self._last = -REST_SECONDS
 
     def __enter__(self) -> Watchdog:
         """Begin to watch."""
-        self.beat()
+        self._wait(self.start_seconds)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -46,22 +51,28 @@ class Watchdog:
         now = time.monotonic()
         if now - self._last >= REST_SECONDS:
             self._last = now
-            os.utime(self._file.fileno())  # seen by whoever waits for this process
-            faulthandler.dump_traceback_later(self.seconds + REST_SECONDS, file=self._file, exit=True)
+            self._wait(self.seconds)
+
+    def _wait(self, seconds: float) -> None:
+        os.utime(self._file.fileno())  # seen by whoever waits for this process
+        faulthandler.dump_traceback_later(seconds + REST_SECONDS, file=self._file, exit=True)
 
 
 class GroupWatchdog:
     """Ends this process when none of the workers that it waits for has moved, or started, for too long."""
 
-    def __init__(self, directory: Path, seconds: float) -> None:
+    def __init__(
+        self, directory: Path, seconds: float, elsewhere: Callable[[Path], object] = lambda directory: None
+    ) -> None:
         """
         Args:
             directory: of the workers' `Watchdog`.
             seconds: without a sign of theirs.
+            elsewhere: asked for a sign of workers whose directory is on another machine.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.seconds = seconds
-        self._file = directory / FILE
+        self._file, self._elsewhere = directory / FILE, elsewhere
         self._over = threading.Event()
 
     def __enter__(self) -> GroupWatchdog:
@@ -79,18 +90,20 @@ class GroupWatchdog:
         limit = self.seconds + 10 * REST_SECONDS
         while not self._over.wait(REST_SECONDS):
             now = time.monotonic()
-            if self._sign() != sign:
-                sign, changed = self._sign(), now
+            seen = self._sign()
+            if seen != sign:
+                sign, changed = seen, now
             elif now - changed > limit:
                 with self._file.open("a") as file:
                     file.write(f"no worker started or moved for {self.seconds:g} s\n")
                 os._exit(1)
 
-    def _sign(self) -> int | None:
+    def _sign(self) -> tuple[int | None, object]:
         try:
-            return self._file.stat().st_mtime_ns
+            here = self._file.stat().st_mtime_ns
         except OSError:
-            return None
+            here = None
+        return here, self._elsewhere(self._file.parent)
 
 
 def hung(directory: Path) -> bool:

@@ -7,9 +7,7 @@ adapters: a Tune actor that trains by itself, and one of the workers that Ray Tr
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
-import queue
 import threading
 import time
 import traceback
@@ -19,21 +17,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cofi_tune import attempts
-from cofi_tune.config import Setup, StudyConfig, TrialConfig
-from cofi_tune.messages import KEY, Message, Outcome, encode
+from cofi_tune.config import Setup, TrialConfig
+from cofi_tune.messages import KEY, UNFINISHED, Message, Outcome, encode
+from cofi_tune.mirror import Away
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import (
     DISK_FULL,
     INTERRUPTED,
+    NO_SPACE,
+    OUTPUT_AWAY,
+    PARENT_LOST,
     InvalidMetric,
     InvalidPoint,
     Measurement,
     Progress,
     Stopped,
 )
-from cofi_tune.resumable import Upkeep
-from cofi_tune.watchdog import Watchdog
+from cofi_tune.trial_files import TrialFiles, attempt_noted
+from cofi_tune.upkeep import Upkeep
+from cofi_tune.watchdog import START_SECONDS, Watchdog
 
 LOOK_SECONDS = 0.5
 OUT_OF_MEMORY = (
@@ -48,9 +50,8 @@ OUT_OF_MEMORY = (
 """How CUDA, PyTorch, oneDNN (twice), Python, the system and C++ put it."""
 Report = Callable[[Message], None]
 
-FAILURES = ("non_finite", DISK_FULL, INTERRUPTED)
+FAILURES = ("non_finite", DISK_FULL, INTERRUPTED, OUTPUT_AWAY, PARENT_LOST)
 """Reasons to stop that are no decision to end a trial early: what broke, and what goes on another time."""
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,28 @@ def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = N
             (`trial.py` makes it an outcome).
     """
     measurement: Measurement | None = None
-    with _collected_warnings() as collected, Watchdog(job.setup.output, job.setup.timeout_seconds) as dog:
+    files = TrialFiles(job.setup, first=ranks.rank == 0)
+    limit = job.setup.timeout_seconds
+    watchdog = Watchdog(job.setup.output, limit, max(limit, START_SECONDS))
+    earlier: list[Progress] = []
+
+    def say(content: Progress | Outcome) -> None:
+        report(Message(content, _take(collected), placement_group, _take(earlier)))
+
+    with _collected_warnings() as collected, watchdog as dog:
         if job.parts > 1:
             collected.append(f"memory ran out: from here on every batch comes in {job.parts} parts")
-        upkeep = Upkeep(job.setup.checkpoint_seconds, StopFile(job.setup.stop_file), dog.beat)
+        stop = StopFile(job.setup.stop_file, files.stop_asked)
+        upkeep = Upkeep(job.setup.checkpoint_seconds, stop, dog.beat, files.saved, earlier.extend)
         try:
-            for event in _compress(job, ranks._replace(parts=job.parts), upkeep):
-                if isinstance(event, Progress):
-                    report(Message(event, _take(collected), placement_group))
-                else:
-                    measurement = event
+            with files:
+                for event in _compress(job, ranks._replace(parts=job.parts), upkeep):
+                    if isinstance(event, Progress):
+                        files.reported(event)
+                        say(event)
+                    else:
+                        measurement = event
+                files.over()
             outcome = Outcome("complete", measurement=measurement)
         except Exception as error:
             if is_out_of_memory(error) and job.parts == 1:
@@ -100,14 +113,23 @@ def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = N
                 raise
             outcome = outcome_of(error)
             _keep_traceback(job, outcome)
-        report(Message(outcome, _take(collected), placement_group))
+            if outcome.reason not in UNFINISHED:
+                with contextlib.suppress(OSError):  # the figures are in the study
+                    files.over()
+        say(outcome)
 
 
 class StopFile:
     """Whether the driver asked to stop; looked for once in a while, since the file may lie far away."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, asked: threading.Event | None = None) -> None:
+        """
+        Args:
+            path: on this machine; None: there is none.
+            asked: set when it was seen elsewhere.
+        """
         self.path = path
+        self.asked = asked or threading.Event()
         self._looked = 0.0
         self._found = False
 
@@ -117,7 +139,7 @@ class StopFile:
         if self.path is not None and not self._found and now - self._looked >= LOOK_SECONDS:
             self._looked = now
             self._found = self.path.exists()
-        return self._found
+        return self._found or self.asked.is_set()
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -131,6 +153,8 @@ def outcome_of(error: BaseException) -> Outcome:
         return Outcome.failed("invalid_point", line)
     if is_out_of_memory(error):
         return Outcome.failed("out_of_memory", line)
+    if isinstance(error, Away):
+        return Outcome.failed(OUTPUT_AWAY, line)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return Outcome.failed(DISK_FULL, line)
     return Outcome.failed("error", f"{type(error).__name__}: {line}")
@@ -160,17 +184,28 @@ def in_tune(config: dict[str, Any]) -> None:
 
 
 def attempt(job: Job) -> Outcome | None:
-    """See `attempts.begin`; without a driver's stop file nobody tries again."""
+    """See `attempts.begin`; without a driver's stop file nobody tries again.
+
+    Nodes that are gone are counted as a whole: which of them a lost process was on, nobody is left to say.
+    """
     if job.setup.stop_file is None:
         return None
-    return attempts.begin(job.setup.output, job.setup.stop_file.name)
+    import ray
+
+    lost = sum(not node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 0
+    try:
+        return attempt_noted(job.setup.mirror, job.setup.output, job.setup.stop_file.name, lost)
+    except Away as error:
+        return outcome_of(error)
 
 
 def in_train(config: dict[str, Any]) -> None:
-    """Runs this worker's part of a trial in the process group that Ray Train has set up."""
+    """Runs this worker's part of a trial, joined with the other workers that Ray Train has started."""
     import ray.train
     import ray.train.torch
     from ray.util import get_current_placement_group
+
+    from cofi_tune.process_group import joined
 
     job: Job = config["job"]
     context = ray.train.get_context()
@@ -181,50 +216,8 @@ def in_train(config: dict[str, Any]) -> None:
         job = Job(job.trial_id, job.trial, job.setup.model_copy(update=own))
     group = get_current_placement_group()
     group_id = group.id.hex() if group is not None else None
-    work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
-
-
-def teach(config: StudyConfig, data: Path, stop_file: Path) -> Iterator[Progress | Path]:
-    """Makes a teacher on this worker's device: its progress, then its directory.
-
-    Args:
-        config: the study's.
-        data: directory of the encoded task.
-        stop_file: ends it, with a checkpoint, once it exists.
-    """
-    from cofi_tune import teacher
-    from cofi_tune.data.encode import open_encoded
-
-    quiet_libraries()
-    events: queue.SimpleQueue[Progress | Path | BaseException] = queue.SimpleQueue()
-
-    def prepare() -> None:
-        try:
-            task = open_encoded(data)
-            made = teacher.prepare(
-                task,
-                config.model,
-                config.output.absolute(),
-                epochs=config.teacher_epochs,
-                seed=config.seed,
-                selection=task.selection_split(config.selection),
-                device=config.device,
-                on_progress=events.put,
-                upkeep=Upkeep(config.checkpoint_seconds, StopFile(stop_file)),
-            )
-            events.put(made)
-        except BaseException as error:
-            events.put(error)
-
-    # A thread turns the callback into events that can be yielded while the training goes on.
-    threading.Thread(target=prepare, daemon=True).start()
-    while True:
-        event = events.get()
-        if isinstance(event, BaseException):
-            raise event
-        yield event
-        if isinstance(event, Path):
-            return
+    with joined(ranks, job.setup.device):
+        work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
 
 
 def quiet_libraries() -> None:
@@ -239,6 +232,10 @@ def _compress(job: Job, ranks: Ranks, upkeep: Upkeep) -> Iterator[Progress | Mea
     from cofi_tune.compress import compress
 
     quiet_libraries()
+    if job.setup.timing == "bench":
+        from cofi_tune.bench import timed_there
+
+        return compress(job.trial, job.setup, ranks, upkeep, timed_there)
     return compress(job.trial, job.setup, ranks, upkeep)
 
 
@@ -256,9 +253,9 @@ def _collected_warnings() -> Iterator[list[str]]:
         yield texts
 
 
-def _take(texts: list[str]) -> tuple[str, ...]:
-    taken = tuple(texts)
-    texts.clear()
+def _take(things: list[Any]) -> tuple[Any, ...]:
+    taken = tuple(things)
+    things.clear()
     return taken
 
 

@@ -4,7 +4,8 @@ A space is plain Python: `def space(draw) -> dict` asks for values and returns a
 the task takes its name too, `def space(draw, task)`. Names without a
 slash are settings of the run, names under `<method>/` options of the method (`cofi_tune/config.py`). A name
 is asked for under the name it has in the proposal. Beside it stand `REFERENCE`, the proposal that the
-method's paper would make, and, where useful, `POINTS`: proposals that are tried first, in order.
+method's paper would make, and, where useful, `POINTS`: proposals that are tried first, in order, and `CHAIN`:
+target sparsities that every proposal is pruned to one after another, in place of those it draws (`--chain`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Loaded(NamedTuple):
     """Proposals that are tried first."""
     digest: str
     """Of its source: a study goes on only with the space it began with."""
+    chain: tuple[float, ...] = ()
+    """Target sparsities that every proposal is pruned to, one after another; empty: those it draws."""
 
 
 def names() -> list[str]:
@@ -107,4 +110,4 @@ def _loaded(name: str, module: ModuleType, path: Path, task: str) -> Loaded:
     points = getattr(module, "POINTS", None) or ([reference] if reference else [])
     # Of the syntax tree: a comment or a line break makes no other space.
     digest = hashlib.sha256(ast.dump(ast.parse(path.read_bytes())).encode()).hexdigest()[:16]
-    return Loaded(name, space, tuple(points), digest)
+    return Loaded(name, space, tuple(points), digest, tuple(getattr(module, "CHAIN", ())))

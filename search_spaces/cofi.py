@@ -30,6 +30,9 @@ REFERENCE: dict[str, Any] = {
 POINTS = [REFERENCE, {**REFERENCE, "cofi/target_sparsity": 0.95}]
 """Both ends of the paper's grid, so that the sampler knows what lies between."""
 
+CHAIN = (0.6, 0.75, 0.85, 0.95)
+"""[paper] its grid, thinned: each link begins with what the one before has paid for."""
+
 
 def space(draw: Draw) -> dict[str, Any]:
     """A proposal."""

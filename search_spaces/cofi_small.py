@@ -35,6 +35,9 @@ POINTS = [
 ]
 """Both ends of the paper's grid, then the first again under the other seeds: how much is noise."""
 
+CHAIN = (0.6, 0.75, 0.85, 0.95)
+"""[paper] its grid, thinned: each link begins with what the one before has paid for."""
+
 
 def space(draw: Draw) -> dict[str, Any]:
     """A proposal."""

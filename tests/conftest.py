@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import random
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from cofi_tune import methods
-from cofi_tune.config import TrialConfig
+from cofi_tune.config import StudyConfig, TrialConfig
 from cofi_tune.data.batches import steps_per_epoch
 from cofi_tune.data.encoded import EncodedSplit, EncodedTask, open_encoded, save_meta, save_split
 from cofi_tune.data.task import Task
@@ -226,3 +229,42 @@ class StandIn:
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     """See `StandIn`."""
     return StandIn(tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Draws a port for a server that starts in a while: below those that the system hands out meanwhile."""
+
+    def draw() -> int:
+        while True:
+            port = random.SystemRandom().randrange(20_000, 32_000)
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def study_config() -> Callable[..., StudyConfig]:
+    """A small study with an output, and what is changed of it."""
+
+    def make(output: Path, **changes: Any) -> StudyConfig:
+        usual: dict[str, Any] = {
+            "name": "s",
+            "task": "grammar",
+            "source": {},
+            "model": "tiny",
+            "epochs": 1.0,
+            "teacher_epochs": 1.0,
+            "base_learning_rate": 1e-3,
+            "workers_per_trial": 1,
+            "concurrency": 1,
+            "cpus_per_worker": 1,
+            "gpus_per_worker": 0.0,
+            "tracking_uri": "",
+            "storage": "",
+        }
+        return StudyConfig(output=output, **usual | changes)
+
+    return make

@@ -55,3 +55,23 @@ def test_a_record_torn_anywhere_counts_as_none(tmp_path: Path) -> None:
     for length in range(len(whole)):
         (tmp_path / attempts.FILE).write_bytes(whole[:length])
         assert attempts.begin(tmp_path, "a") is None
+
+
+def test_nodes_that_went_are_no_fault_of_the_trial(tmp_path: Path) -> None:
+    for lost in (3, 4, 5, 6):
+        assert attempts.begin(tmp_path, "a", lost) is None
+    assert attempts.begin(tmp_path, "a", 6) is None
+    assert attempts.begin(tmp_path, "a", 6) is not None, "two of the last five were its own"
+
+
+def test_a_loss_that_is_noticed_late_counts(tmp_path: Path) -> None:
+    assert attempts.begin(tmp_path, "a", 0) is None
+    assert attempts.begin(tmp_path, "a", 0) is None
+    assert attempts.begin(tmp_path, "a", 1) is None
+    assert attempts.begin(tmp_path, "a", 1) is not None
+
+
+def test_nodes_lost_before_are_not_counted(tmp_path: Path) -> None:
+    assert attempts.begin(tmp_path, "a", 7) is None
+    assert attempts.begin(tmp_path, "a", 7) is None
+    assert attempts.begin(tmp_path, "a", 7) is not None

@@ -131,6 +131,7 @@ def test_the_contract_says_what_it_was_measured_under(done: Done, toy_on_disk: E
     assert (contract["task"], contract["teacher"], contract["selection"]) == ("toy", "teacher", "train")
     assert contract["scenario"] == "throughput"
     assert (contract["throughput_rows"], contract["timed"]) == (32, "search")
+    assert (contract["alone"], contract["dtype"]) == ("yes", "float32")
     json.dumps(dict(contract))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cofi_tune.config import RANDOM_SIZES, Setup, StudyConfig, TrialConfig, build, check_model
+from cofi_tune.config import Setup, StudyConfig, TeacherCache, TrialConfig, build
+from cofi_tune.model_names import RANDOM_SIZES, check_model
 
 SETUP: dict[str, Any] = {"data": Path("data"), "teacher": Path("teacher"), "output": Path("out")}
 
@@ -91,6 +92,17 @@ def test_setup_is_strict() -> None:
     assert refused({**SETUP, "scenario": "fast"}, Setup).startswith("scenario: ")
     assert refused({**SETUP, "num_threads": 0}, Setup).startswith("num_threads: ")
     assert refused({"data": Path("data")}, Setup).startswith("teacher: ")
+
+
+def test_a_cache_lies_in_the_output_and_none_has_no_bytes(tmp_path: Path) -> None:
+    cache = TeacherCache.below(tmp_path, 5)
+    assert cache == TeacherCache(directory=tmp_path / "teacher_outputs", num_bytes=5)
+    assert TeacherCache.below(tmp_path, 0) is None
+    assert build(Setup, SETUP).teacher_cache is None
+    again = Setup.model_validate_json(
+        build(Setup, SETUP | {"teacher_cache": cache}).model_dump_json(), strict=False
+    )
+    assert again.teacher_cache == cache
 
 
 def test_study_knows_where_it_lies_and_runs() -> None:

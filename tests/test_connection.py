@@ -18,6 +18,7 @@ from cofi_tune.passwords import without_password
         ("http://host:5000/a", "http://host:5000/a"),
         ("http://me:secret@host/a", "http://host/a"),
         ("no postgresql://me:se@cret@host/db there", "no postgresql://host/db there"),
+        ("no postgresql://me:se/cr:et@host/db?password=x there", "no postgresql://host/db? there"),
         ("mail me@host about //host/path", "mail me@host about //host/path"),
         ("sqlite:////runs/m@il.db", "sqlite:////runs/m@il.db"),
     ],
@@ -65,7 +66,7 @@ def test_one_makes_a_database_at_a_time(tmp_path: Path) -> None:
 
 
 def test_nothing_is_locked_for_others(tmp_path: Path) -> None:
-    with connection.making("postgresql://host/db") as path, connection.making("postgresql://host/db"):
+    with connection.making("http://host/db") as path, connection.making("http://host/db"):
         assert path is None
     missing = tmp_path / "no" / "such.db"
     with connection.making(f"sqlite:///{missing}") as path:

@@ -13,9 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("analysis", "cofi_tune", "search_spaces")
-SHIPPED = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+INSTALLED = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SHIPPED = [*INSTALLED, *sorted((ROOT / "cluster").glob("*.py"))]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LONGEST = {"cofi_tune/modeling_cofi.py": 360}
+LONGEST = {"cofi_tune/modeling_cofi.py": 400}
 """Self-contained: it travels with the weights."""
 UNPICKLING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
@@ -135,7 +136,7 @@ def test_no_file_is_long() -> None:
 
 def test_every_package_is_installed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    there = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in SHIPPED}
+    there = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in INSTALLED}
     assert sorted(listed) == sorted(there)
 
 
@@ -143,6 +144,7 @@ def test_the_model_file_needs_nothing_of_this_package() -> None:
     assert "cofi_tune" not in imported(ROOT / "cofi_tune" / "modeling_cofi.py")
     assert imported(ROOT / "cofi_tune" / "modeling_cofi.py") <= {
         "__future__",
+        "collections",
         "math",
         "typing",
         "torch",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,13 @@ from cofi_tune.interruption import Interruption, Starvation, signals
 
 def test_first_asks_second_insists(tmp_path: Path) -> None:
     notes: list[str] = []
-    stopper = Interruption(tmp_path / "stop", notes.append)
+    noted = threading.Event()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        noted.set()
+
+    stopper = Interruption(tmp_path / "stop", note)
     running = ["s-0000"]
     stopper.running = lambda: running
     before = signal.getsignal(signal.SIGTERM)
@@ -29,8 +38,54 @@ def test_first_asks_second_insists(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
+    assert noted.wait(30)
     assert len(notes) == 1
     assert "stopping on SIGTERM" in notes[0]
+
+
+PRINTING = """
+import io, os, pathlib, signal, sys, threading
+from cofi_tune import interruption
+
+class Terminal(io.RawIOBase):
+    def writable(self):
+        return True
+    def write(self, data):
+        if b"first" in bytes(data):
+            os.kill(os.getpid(), signal.SIGINT)
+        return os.write(1, data)
+
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Terminal()))
+said = threading.Event()
+
+def note(text):
+    print(text, flush=True)
+    said.set()
+
+with interruption.signals(interruption.Interruption(pathlib.Path(sys.argv[1]), note)):
+    print("first", flush=True)
+    assert said.wait(30)
+"""
+
+
+def test_a_signal_in_the_midst_of_printing_is_said_too(tmp_path: Path) -> None:
+    """A buffer that is being written refuses what its own thread prints meanwhile."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING, str(tmp_path / "stop")], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("first\nstopping on SIGINT"), done.stdout
+
+
+def test_first_signal_asks_whatever_else_has_asked_before(tmp_path: Path) -> None:
+    """Of a signal to all processes the driver may hear after it has seen that Ray is gone."""
+    stopper = Interruption(tmp_path / "stop", lambda text: None)
+    with signals(stopper):
+        stopper.request("Ray was ended from outside")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopper.blocked == "Ray was ended from outside"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_trials_that_do_not_stop_are_left_after_a_while(
@@ -41,6 +96,35 @@ def test_trials_that_do_not_stop_are_left_after_a_while(
     stopper.running = lambda: ["s-0000"]
     stopper.request()
     assert stopper.stop_all()
+
+
+LEFT_ALONE = """
+import pathlib, sys, threading
+from cofi_tune import interruption
+interruption.GRACE_SECONDS = 1.0
+stopper = interruption.Interruption(pathlib.Path(sys.argv[1]), print, "the command")
+if sys.argv[2] == "asked":
+    stopper.request()
+with stopper.leaving_when(lambda: True):
+    while sys.argv[2] != "ends" or not stopper.blocked:
+        threading.Event().wait(0.1)
+print(stopper.blocked)
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("hangs", 4), ("asked", 130), ("ends", 0)])
+def test_a_search_whose_ray_is_gone_ends_in_words(tmp_path: Path, how: str, status: int) -> None:
+    """Whether or not what waits for Ray ever returns."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_ALONE, str(tmp_path / "stop"), how],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == status, done.stderr
+    assert "Ray was ended from outside" in done.stdout
+    assert "the same command goes on:\n  the command" in done.stdout
+    assert (tmp_path / "stop").exists(), "trials that run were asked to save a checkpoint"
 
 
 def test_trials_that_never_start_end_the_search_in_words(

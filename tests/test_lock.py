@@ -54,6 +54,25 @@ def test_a_dead_drivers_lock_is_taken_over_and_said_so(tmp_path: Path) -> None:
     assert f"taking over from pid {holder.pid}" in notes[0]
 
 
+def test_who_waits_is_heard_of_and_may_give_up(tmp_path: Path) -> None:
+    heard: list[int] = []
+
+    def meanwhile() -> None:
+        heard.append(len(heard))
+        if len(heard) == 3:
+            raise TimeoutError
+
+    with (
+        exclusive(tmp_path / "lock"),
+        pytest.raises(TimeoutError),
+        exclusive(tmp_path / "lock", meanwhile=meanwhile),
+    ):
+        pass
+    assert heard == [0, 1, 2]
+    with exclusive(tmp_path / "lock", meanwhile=meanwhile):
+        assert heard == [0, 1, 2]
+
+
 def test_one_study_in_two_outputs_has_one_driver(tmp_path: Path) -> None:
     study = optuna.create_study(study_name="s")
     here, there = tmp_path / "here", tmp_path / "there"

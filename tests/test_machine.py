@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cofi_tune.machine import Machine, Share, check_device, share, this_machine
+from cofi_tune.machine import Machine, Share, check_device, share, this_machine, workers_on_gpus
 
 OPEN = {"workers_per_trial": None, "cpus_per_worker": None, "gpus_per_worker": None, "concurrency": None}
 
@@ -70,3 +70,46 @@ def test_a_device_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cofi_tune.machine.this_machine", lambda: Machine(2, 2))
     for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
         check_device(device)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "workers"),
+    [
+        (1, 0.5, 2),
+        (2, 0.4, 4),
+        (1, 0.1, 10),
+        (1, 0.3333, 3),
+        (3, 0.25, 12),
+        (4, 1.0, 4),
+        (5, 2.0, 2),
+        (0, 0.5, 0),
+    ],
+)
+def test_a_part_of_a_gpu_lies_on_one_gpu(gpus: int, each: float, workers: int) -> None:
+    assert workers_on_gpus(gpus, each) == workers
+    if gpus:
+        asked = {**OPEN, "gpus_per_worker": each}
+        assert share(Machine(64, gpus), cluster=False, **asked).concurrency == workers
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"gpus_per_worker": 1.5}, "--gpus-per-worker 1.5: above 1, Ray gives whole GPUs; give 1 or 2"),
+        ({"gpus_per_worker": 0.001}, "give 0.01 or more"),
+        (
+            {"gpus_per_worker": 0.5, "workers_per_trial": 2},
+            "give --gpus-per-worker 1 or --workers-per-trial 1",
+        ),
+        (
+            {"gpus_per_worker": 0.4, "concurrency": 5},
+            "--concurrency 5 x .* x --gpus-per-worker 0.4 needs",
+        ),
+    ],
+)
+def test_parts_of_gpus_that_cannot_be(asked: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        share(Machine(64, 2), cluster=False, **{**OPEN, **asked})
+    if "concurrency" not in asked:
+        with pytest.raises(ValueError, match=words):
+            share(Machine(2, 0), cluster=True, **{**OPEN, **asked})

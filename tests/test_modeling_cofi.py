@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,11 +19,13 @@ from cofi_tune.modeling_cofi import (
     CofiConfig,
     CofiForSequenceClassification,
     Gates,
+    Hidden,
     classification_loss,
     eager_attention,
     masked_layer_norm,
     pack,
     sdpa_attention,
+    sublayers,
 )
 
 MakeModel = Callable[..., CofiForSequenceClassification]
@@ -108,8 +112,62 @@ def test_masked_layer_norm_is_layer_norm_of_the_kept() -> None:
     expected = torch.zeros_like(x)
     normed = torch.nn.functional.layer_norm(x[:, kept], (8,), norm.weight[kept], norm.bias[kept], norm.eps)
     expected[:, kept] = normed * gate[kept]
-    torch.testing.assert_close(masked_layer_norm(x, norm, gate), expected)
-    torch.testing.assert_close(masked_layer_norm(x, norm, torch.ones_like(gate)), norm(x))
+    torch.testing.assert_close(masked_layer_norm(x, norm, Hidden.of(gate)), expected)
+    torch.testing.assert_close(masked_layer_norm(x, norm, Hidden.of(torch.ones_like(gate))), norm(x))
+
+
+def gradients_of_norm(whole: bool, tensors: Sequence[Tensor], upstream: Tensor, eps: float) -> list[Tensor]:
+    """Of input, gate, weight and bias: of the masked norm, or of a norm of what the gate keeps."""
+    x, gate, weight, bias = (t.detach().clone().requires_grad_() for t in tensors)
+    kept = gate.nonzero().flatten()
+    norm = torch.nn.LayerNorm(len(gate), eps=eps)
+    if whole:
+        y = masked_layer_norm(x, copy_of(norm, weight, bias), Hidden.of(gate))
+        (y * upstream).sum().backward()
+    else:
+        own = [t[..., kept] for t in (x, weight, bias)]
+        y = torch.nn.functional.layer_norm(own[0], (len(kept),), *own[1:], eps) * gate[kept]
+        (y * upstream[:, kept]).sum().backward()
+    return [t.grad[..., kept] for t in (x, gate, weight, bias)]
+
+
+@pytest.mark.parametrize("num_kept", [1, 2, 3, 5, 32])
+def test_masked_layer_norm_has_the_gradients_of_layer_norm_of_the_kept(num_kept: int) -> None:
+    generator = torch.Generator().manual_seed(num_kept)
+    gate = torch.zeros(32, dtype=torch.float64)
+    gate[torch.randperm(32, generator=generator)[:num_kept]] = 0.7
+    x, upstream = (torch.randn(4, 32, dtype=torch.float64, generator=generator) for _ in range(2))
+    weight, bias = (torch.randn(32, dtype=torch.float64, generator=generator) for _ in range(2))
+    tensors = (x * (gate != 0), gate, weight, bias)
+    found, expected = (gradients_of_norm(whole, tensors, upstream, 1e-3) for whole in (True, False))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("num_kept", [1, 3, 4, 16])
+def test_few_kept_units_do_not_blow_up_the_gradients(num_kept: int) -> None:
+    """In single precision, with BERT's own epsilon: what should cancel must."""
+    generator = torch.Generator().manual_seed(num_kept)
+    gate = torch.zeros(768)
+    gate[torch.randperm(768, generator=generator)[:num_kept]] = 1.0
+    x = (torch.randn(8, 768, generator=generator) + 3) * gate
+    upstream, weight = (torch.randn(size, generator=generator) for size in ((8, 768), (768,)))
+    tensors = (x, gate, weight, torch.zeros(768))
+    found = gradients_of_norm(True, tensors, upstream, 1e-12)
+    expected = gradients_of_norm(False, [t.double() for t in tensors], upstream.double(), 1e-12)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-3)
+
+
+def test_a_coarse_gate_alone_lifts_products_to_its_precision() -> None:
+    [gates, _] = sublayers(None, torch.ones(2), None, 2)
+    assert gates.out is not None
+    assert (torch.ones(3, 4, dtype=torch.bfloat16) * gates.out).dtype == torch.float32
+
+
+def copy_of(norm: torch.nn.LayerNorm, weight: Tensor, bias: Tensor) -> Any:
+    """What `masked_layer_norm` reads of a norm, with other parameters."""
+    return SimpleNamespace(normalized_shape=norm.normalized_shape, weight=weight, bias=bias, eps=norm.eps)
 
 
 def test_gates_of_one_change_nothing(make_model: MakeModel) -> None:

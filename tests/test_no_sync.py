@@ -7,6 +7,7 @@ one in any way is an error there.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cofi_tune import loop
 from cofi_tune.components import hard_concrete
 from cofi_tune.components.distillation import MATCHINGS
-from cofi_tune.config import TrialConfig
+from cofi_tune.config import Precision, TrialConfig
 from cofi_tune.data.batches import Batch, RowStream, collate
 from cofi_tune.data.encoded import EncodedTask
 from cofi_tune.methods.cofi import Cofi
-from cofi_tune.modeling_cofi import CofiForSequenceClassification, Encoded
+from cofi_tune.modeling_cofi import CofiForSequenceClassification, Encoded, Gates
 from cofi_tune.ranks import ALONE
+from cofi_tune.step import Step, encode
+from cofi_tune.teacher_outputs import outputs_of
 
 MakeModel = Callable[..., CofiForSequenceClassification]
 
@@ -48,7 +50,7 @@ INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 PHASES = ("finetune", "prune", "recover")
 every_step = pytest.mark.parametrize("matching", MATCHINGS)
-every_phase = pytest.mark.parametrize("phase", PHASES)
+every_phase = pytest.mark.parametrize("phase", [*PHASES, "shrunk"])
 
 
 class Recorder(TorchDispatchMode):
@@ -76,20 +78,33 @@ def in_phase(
     phase: str, matching: str, model: CofiForSequenceClassification
 ) -> tuple[Cofi, CofiForSequenceClassification, torch.optim.Optimizer]:
     """CoFi in the middle of a phase, with its optimizer."""
-    options = {"target_sparsity": 0.3, "layer_matching": matching, "label_weight": 0.1}
+    target = 0.6 if phase == "shrunk" else 0.3
+    options = {"target_sparsity": target, "layer_matching": matching, "label_weight": 0.1}
     trial = TrialConfig(options=options, epochs=4, finetune_epochs=1)
     method, student = Cofi(trial, model, steps_per_epoch=10), model.train()
-    stages = method.phases()[: PHASES.index(phase) + 1]
+    stages = method.phases()[: PHASES.index("prune" if phase == "shrunk" else phase) + 1]
     for stage in stages:
         if stage.name == "recover":
-            method.gates.log_alpha["intermediate"].data[:, ::2] = -hard_concrete.LOG_ALPHA_LIMIT
-            method.gates.log_alpha["mha"].data[:3] = -hard_concrete.LOG_ALPHA_LIMIT
+            close(method)
         student = method.enter(stage, student)
+    if phase == "shrunk":
+        close(method)
+        assert method.shrink(student, 0) is None
+        shrunk = method.shrink(student, 1000)
+        assert shrunk is not None
+        student = shrunk.student
+        assert student.config.heads_per_layer == [0, 0, 0, 4, 4, 4]
     groups = [{"params": [p for p in student.parameters() if p.requires_grad]}, *method.parameter_groups()]
     return method, student, torch.optim.AdamW(groups, lr=1e-3, fused=True)
 
 
-def step(module: loop.Step, optimizer: torch.optim.Optimizer, batch: Batch, teacher: Encoded) -> None:
+def close(method: Cofi) -> None:
+    """Half of the FFN units and three attention sublayers."""
+    method.gates.log_alpha["intermediate"].data[:, ::2] = -hard_concrete.LOG_ALPHA_LIMIT
+    method.gates.log_alpha["mha"].data[:3] = -hard_concrete.LOG_ALPHA_LIMIT
+
+
+def step(module: Step, optimizer: torch.optim.Optimizer, batch: Batch, teacher: Encoded) -> None:
     """As `Training` does it."""
     terms = module(batch, teacher, 7)
     optimizer.zero_grad(set_to_none=True)
@@ -107,18 +122,34 @@ def batch(toy: EncodedTask) -> Batch:
     return made
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @every_phase
 @every_step
-def test_no_operator_reads_back(make_model: MakeModel, batch: Batch, phase: str, matching: str) -> None:
+def test_no_operator_reads_back(
+    make_model: MakeModel, batch: Batch, phase: str, matching: str, precision: Precision
+) -> None:
     method, student, optimizer = in_phase(phase, matching, make_model(layers=6, dropout=0.1))
-    with torch.no_grad():
-        teacher = loop.encode(make_model(layers=6, seed=1), batch, loop.Gates(), with_hidden_states=True)
+    teacher = make_model(layers=6, seed=1)
     with Recorder() as recorder:
-        step(loop.Step(student, method, ALONE), optimizer, batch, teacher)
+        with torch.no_grad():
+            taught = encode(teacher, batch, Gates(), True, precision)
+        step(Step(student, method, ALONE, precision), optimizer, batch, taught)
     assert recorder.reading == []
     assert {"addmm", "gelu_backward", "_fused_adamw_"} <= set(recorder.ran)
     assert ("argmin" in recorder.ran) == (matching != "off")
-    assert (method.lambda_1.grad is not None) == (phase == "prune")
+    assert (method.lambda_1.grad is not None) == (phase in ("prune", "shrunk"))
+
+
+@every_step
+def test_kept_outputs_are_gathered_without_reading_back(
+    make_model: MakeModel, toy: EncodedTask, batch: Batch, matching: str, tmp_path: Path
+) -> None:
+    method, student, optimizer = in_phase("prune", matching, make_model(layers=6, dropout=0.1))
+    guide = outputs_of(make_model(layers=6, seed=1), toy.splits["train"], method.teacher_layers, tmp_path)
+    with Recorder() as recorder:
+        step(Step(student, method, ALONE), optimizer, batch, guide(batch))
+    assert recorder.reading == []
+    assert ("argmin" in recorder.ran) == (matching != "off")
 
 
 @every_phase
@@ -136,8 +167,8 @@ def test_the_step_runs_without_values(
     method.live_L = None if method.live_L is None else method.live_L.to("meta")
     there = moved(batch)
     with torch.no_grad():
-        taught = loop.encode(teacher, there, loop.Gates(), with_hidden_states=True)
-    terms = loop.Step(student.to("meta"), method, ALONE)(there, taught, 7)
+        taught = encode(teacher, there, Gates(), with_hidden_states=True)
+    terms = Step(student.to("meta"), method, ALONE)(there, taught, 7)
     torch.stack(list(terms.values())).sum().backward()
     assert student.layers[0].ffn.up.weight.grad.is_meta
     with pytest.raises(RuntimeError, match="meta"):

@@ -12,6 +12,9 @@ import pytest
 
 from analysis import report, tracked
 from cofi_tune.messages import Outcome
+from cofi_tune.optuna_study import link_of
+
+CHAIN = (0.5, 0.7, 0.9)
 
 
 def ends(stand_in: Any) -> Any:
@@ -34,10 +37,9 @@ def ends(stand_in: Any) -> Any:
 def searched(stand_in: Any) -> dict[str, Any]:
     """A search in two commands, the second of which goes on with the first."""
     evaluate = ends(stand_in)
-    stand_in.run(
-        "both-ways", evaluate, trials=5, report=True, command="python -m cofi_tune.search --trials 5"
-    )
-    changes = {"trials": 14, "report": True, "command": "python -m cofi_tune.search --trials 14"}
+    changes = {"report": True, "chain": CHAIN, "command": "python -m cofi_tune.search --trials 5"}
+    stand_in.run("both-ways", evaluate, trials=5, **changes)
+    changes |= {"trials": 14, "command": "python -m cofi_tune.search --trials 14"}
     found: dict[str, Any] = stand_in.run("both-ways", evaluate, **changes)
     return found
 
@@ -52,6 +54,33 @@ def test_both_make_the_same_report(searched: dict[str, Any], stand_in: Any) -> N
     assert document["studies"][0]["command"].endswith("--trials 14")
     assert document["studies"][0]["counts"] == searched["counts"]
     assert sum(end["count"] for end in document["studies"][0]["ends"]) >= 6
+
+
+def test_parents_are_recorded_in_optuna_in_mlflow_and_in_the_report(
+    searched: dict[str, Any], stand_in: Any
+) -> None:
+    source = tracked.connect(f"sqlite:///{stand_in.directory}/mlflow.db")
+    source.chosen = tracked.choose(source.studies(), ["both-ways"], None)
+    tags = {run.tags["cofi.trial_id"]: run.tags for run in source.runs() if run.tags["cofi.kind"] == "trial"}
+    rows = {row["trial"]: row for row in searched["trials"]}
+    links = {trial.user_attrs["trial_id"]: link_of(trial) for trial in stand_in.trials("both-ways")}
+    assert {link.place for link in links.values() if link} == {1, 2, 3}
+    for trial_id, link in links.items():
+        assert link is not None
+        targets = " > ".join(map(str, link.targets))
+        told = tags[trial_id]
+        assert (told["cofi.parent"], told["cofi.root"], told["cofi.chain"]) == (
+            link.parent or "",
+            link.root,
+            targets,
+        )
+        if trial_id in rows:
+            assert rows[trial_id]["parent"] == link.parent
+            assert rows[trial_id]["chain"] == f"link {link.place} of {link.root}: {targets}"
+    page = (stand_in.directory / "both-ways" / "report.html").read_text()
+    best = next(row for row in rows.values() if row["on_front"])
+    assert f"<dt>chain</dt><dd>link {best['chain'].split()[1]} of {best['chain'].split()[3]}" in page
+    assert "CPU minutes of training" in page
 
 
 def test_an_output_that_was_moved_makes_it_too(

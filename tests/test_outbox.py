@@ -93,14 +93,25 @@ def test_everything_is_told_in_order(notebook: Notebook, said: list[str]) -> Non
 
 
 def test_reports_are_written_together(notebook: Notebook, said: list[str]) -> None:
-    with boxed(notebook, said, pause_seconds=60) as box:
-        box.started(ask(0))
+    box = boxed(notebook, said, pause_seconds=60)
+    box.started(ask(0))  # before it works: once it has, it rests for a minute
+    with box:
         until(lambda: len(notebook.written) == 1)
         for step in range(1, 101):
             box.heard("s-0", progress(step))
         box.ended("s-0", DONE)
     assert notebook.written == [("s-0", None), ("s-0", DONE)]
     assert len(history.read(notebook.output / "s" / "trials" / "s-0")) == 100
+
+
+def test_a_late_report_is_kept_unless_it_is_there(notebook: Notebook, said: list[str]) -> None:
+    with boxed(notebook, said) as box:
+        box.started(ask(0))
+        box.heard("s-0", progress(1))
+        for step in (1, 2):
+            box.heard("s-0", progress(step), late=True)
+        box.heard("s-0", progress(3))
+    assert [one.progress.step for one in history.read(notebook.output / "s" / "trials" / "s-0")] == [1, 2, 3]
 
 
 def test_what_is_heard_while_it_is_written_is_written_after(notebook: Notebook, said: list[str]) -> None:
@@ -262,4 +273,6 @@ def test_the_command_names_what_it_must(tmp_path: Path) -> None:
         "--output 'my runs' --name s --storage postgresql://USER:PASSWORD@host/db"
         " --tracking-uri http://USER:PASSWORD@host"
     )
+    by_file = outbox.sync_command(Path("runs"), "s", "postgresql://me@host/db", "http://token@host")
+    assert by_file.endswith("--storage postgresql://me@host/db --tracking-uri http://USER:PASSWORD@host")
     assert outbox.ui_command(Path("runs"), "s", usual, "sqlite:///a.db") == COMMAND.replace("sync", "ui")

@@ -17,7 +17,7 @@ import torch
 
 from analysis import contracts, report, tracked
 from analysis.runs import Source
-from cofi_tune import compress, latency, remeasure, retime, studies, sync, timings
+from cofi_tune import compress, latency, remeasure, retime, studies, sync, timed, timings
 from cofi_tune.data.encoded import open_encoded
 from cofi_tune.lock import only_driver
 from cofi_tune.messages import Outcome
@@ -39,7 +39,8 @@ def searched(stand_in: Any) -> Path:
             return Outcome.failed("out_of_memory")
         shutil.copytree(job.setup.teacher, job.setup.output / "model")
         measured = stand_in.measure(job).measurement
-        contract = compress.contract(open_encoded(job.setup.data), job.setup)
+        machine = timed.made_on(job.setup.device)
+        contract = compress.contract(open_encoded(job.setup.data), job.setup, machine)
         return Outcome("complete", measurement=replace(measured, contract=contract))
 
     command = "python -m cofi_tune.search --task signs"
@@ -121,7 +122,7 @@ def test_threads_and_batch_are_part_of_the_contract(output: Path, timed_again: C
     assert kept[1, 8].latencies[0].batch_size == 8
     assert torch.get_num_threads() == cpus
     machine = {"device", "device_name", "num_threads", "dtype", "torch"}
-    assert set(compress.made_on("cpu")) == machine
+    assert set(timed.made_on("cpu")) == machine
 
 
 def test_a_second_time_replaces_the_first(output: Path, timed_again: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -50,6 +51,11 @@ WRONG = [
     ("--task cola --concurrency 5000", 2, "CPUs, this machine has"),
     ("--task cola --cpus-per-worker 5000", 2, "CPUs, this machine has"),
     ("--task cola --gpus-per-worker 99", 2, "needs 99 GPUs"),
+    ("--task cola --gpus-per-worker 1.5", 2, "give 1 or 2"),
+    ("--task cola --address ray://head:10001", 2, "ray job submit --address http://head:8265 -- python"),
+    ("--task cola --address head", 2, "give auto, or HOST:PORT"),
+    ("--task cola --precision fp16", 2, "unknown precision 'fp16'"),
+    ("--task cola --teacher-cache 4", 2, "'4' is no size; give one such as 4GiB, 512MB, or off"),
     ("--task cola --time-budget 90", 2, "write it as 45s, 90m, 2h"),
     ("--task cola --time-budgt 90m", 2, "did you mean --time-budget?"),
     ("--task cola --gpu-hours 0", 2, "not above 0"),
@@ -62,6 +68,17 @@ WRONG = [
     ("--task cola --warm-start cola-cofi --output made", 2, "there is no study yet in"),
     ("--task cola --warm-start cola-smok --storage sqlite:///there.db", 2, "did you mean cola-smoke?"),
     ("--task cola --storage foo://x", 2, "--storage foo://x: no URL of a database"),
+    ("--task cola --chain 0.9,0.6", 2, "0.9,0.6: a chain is two or more sparsities that rise"),
+    ("--task cola --chain 0.6", 2, "a chain is two or more"),
+    ("--task cola --chain 0.6,0.6", 2, "that rise within 0 and 1"),
+    ("--task cola --chain 1.2", 2, "that rise within 0 and 1"),
+    ("--task cola --chain 0.6,nan", 2, "that rise within 0 and 1"),
+    ("--task cola --chain abc", 2, "'abc' is no list of numbers such as 0.6,0.75,0.9"),
+    ("--task cola --chain-epochs 0", 2, "not above 0"),
+    ("--task cola --chain off --chain-epochs 0.5", 2, "is about the links of a --chain; give one"),
+    ("--task cola --space smoke --chain-epochs 0.5", 2, "is about the links of a --chain; give one"),
+    ("--task cola --space plain.py --chain 0.6,0.9", 2, "for its method 'dense'; give --chain off"),
+    ("--task cola --space odd.py", 2, "--space odd.py: CHAIN 0.9,0.5: a chain is two or more"),
     ("--task cola --min-score 7", 2, "within -1..1"),
     ("--data-dir x", 2, "--task"),
     ("", 2, "give --task"),
@@ -75,6 +92,8 @@ WRONG = [
 def ends(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, list[str]]]:
     lines = json.dumps([line.split() for line, _, _ in WRONG])
     here = tmp_path_factory.mktemp("here")
+    (here / "plain.py").write_text("def space(draw):\n    return {'method': 'dense'}\n")
+    (here / "odd.py").write_text("CHAIN = (0.9, 0.5)\ndef space(draw):\n    return {}\n")
     (here / "points.csv").write_text("cofi/target_sparsty\n0.8\n")
     (here / "points.jsonl").write_text('{}\n{"cofi/target_sparsity": 0.99}\n')
     open_study(f"sqlite:///{here}/there.db", "cola-smoke", {})
@@ -131,11 +150,13 @@ def test_dry_run_says_what_would_be_searched(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.stderr == ""
-    assert "cofi/target_sparsity              0.4 .. 0.95            linear" in done.stdout
+    assert "cofi/mask_travel                  10 .. 60               log" in done.stdout
+    assert "0.4 .. 0.95" not in done.stdout, "the chain sets the targets"
+    assert "4 trials: chain 60, 75, 85, 95 %, after the first with 0.25 of its epochs each" in done.stdout
     assert "off, v3, v4, v6" in done.stdout
-    assert "Space cofi: 12 parameters, 2 with choices (12 combinations) and 10 with ranges" in done.stdout
+    assert "Space cofi: 11 parameters, 2 with choices (12 combinations) and 9 with ranges" in done.stdout
     assert "3 draws" in done.stdout
-    assert "7 trials of 2 epochs: 640 training rows, 40 steps each" in done.stdout
+    assert "7 trials of 0.5 to 2 epochs: 640 training rows, 10 to 40 steps each" in done.stdout
     for words in ("Timed now", "a step of prune", "a step of recover", "Extrapolated", "CPU hours", "disk"):
         assert words in done.stdout
     assert not output.exists()
@@ -190,3 +211,29 @@ def test_every_flag_is_explained() -> None:
     budgets = "--time-budget --gpu-hours --min-score --min-speedup --enqueue --warm-start --fresh"
     for flag in f"{flags} {more} {budgets} --scenario --selection --reference-protocol --address".split():
         assert flag in done.stdout
+
+
+def test_a_jobs_log_has_whole_lines_and_no_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cofi_tune import search
+    from cofi_tune.progress import Lines, display
+    from cofi_tune.records import Progress
+
+    class Log(io.StringIO):
+        flushed: list[str]
+
+        def flush(self) -> None:
+            self.flushed = [*getattr(self, "flushed", []), self.getvalue()]
+
+    log = Log()
+    monkeypatch.setattr(sys, "stdout", log)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.setenv(name, "1")
+    with display(search._console(), "s") as watch:
+        assert type(watch) is Lines
+        for step in range(3):
+            watch.heard("s-0000", Progress(step, 9, f"phase {step} {'x' * 200}", {"loss": 0.5}, 1e-3, 1.0))
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "\x1b" not in log.getvalue()
+    assert "\r" not in log.getvalue()
+    assert {len(text.splitlines()) for text in log.flushed} >= {1, 2, 3}, "each line was flushed on its own"

@@ -136,6 +136,8 @@ def test_interrupted_then_finished_in_process(marked: Path) -> None:
 def test_with_one_ray_train_worker(marked: Path) -> None:
     text = run(marked, "--workers-per-trial", "1", "--name", "t")
     check(marked, "t", text)
+    # The study before this one has made them.
+    assert len(re.findall("outputs of the teacher, once for all trials: .*, found, in ", text)) == 1
     no_process_is_left(marked)
 
 

@@ -93,7 +93,6 @@ def test_a_run_has_everything(database: str, tmp_path: Path) -> None:
         "cofi.task": "cola",
         "cofi.method": "cofi",
         "cofi.state": "complete",
-        "cofi.reports": "1",
         "cofi.whole": "complete",
         "cofi.device": "a CPU",
     }
@@ -121,9 +120,8 @@ def test_written_again_from_the_beginning_adds_nothing(database: str, tmp_path: 
     assert connect(database, tmp_path, "again").trial(ASKED, MEASURED)
     [run] = runs_of(database, "again")
     client = mlflow.MlflowClient(tracking_uri=database)
-    # As a driver leaves it that was killed before it could say how far it was.
+    # As a driver leaves it that was killed before it could say that all is there.
     client.delete_tag(run.info.run_id, "cofi.whole")
-    client.set_tag(run.info.run_id, "cofi.reports", "0")
     assert connect(database, tmp_path, "again").trial(ASKED, MEASURED)
     [again] = runs_of(database, "again")
     assert again.info.run_id == run.info.run_id
@@ -134,6 +132,34 @@ def test_written_again_from_the_beginning_adds_nothing(database: str, tmp_path: 
     assert len(curve(database, again, "score")) == 1
     assert again.data.metrics == run.data.metrics
     assert not connect(database, tmp_path, "again").trial(ASKED, MEASURED)
+
+
+def test_reports_that_are_heard_again_at_another_time_are_no_other_points(
+    database: str, tmp_path: Path
+) -> None:
+    """The disk is lost with the history on it; what a bucket has of it ends before what MLflow has."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for step in (4, 7):
+        history(first, "lost").append(progress(step), 1000 + step)
+    connect(database, first, "lost").trial(ASKED)
+    again = connect(database, second, "lost")
+    for step in (4, 7, 10):
+        history(second, "lost").append(progress(step), 2000 + step)
+        again.trial(ASKED)
+    again.trial(ASKED, MEASURED)
+    [run] = runs_of(database, "lost")
+    for name in ("loss", "cofi/layer", "train_seconds"):
+        assert [point[:2] for point in curve(database, run, name)] == [(4, 1004), (7, 1007), (10, 2010)]
+    assert len(curve(database, run, "score")) == 1
+
+
+def test_the_end_of_a_trial_that_is_written_again_is_written_once(database: str, tmp_path: Path) -> None:
+    for number, output in enumerate((tmp_path / "first", tmp_path / "second")):
+        history(output, "twice").append(progress(4), 1000 + number)
+        connect(database, output, "twice").trial(ASKED, MEASURED)
+        [run] = runs_of(database, "twice")
+        mlflow.MlflowClient(tracking_uri=database).delete_tag(run.info.run_id, "cofi.whole")
+    assert curve(database, run, "score") == [(0, 1000, 0.7)]
 
 
 def test_later_timings_are_written_to_a_run_that_is_over(database: str, tmp_path: Path) -> None:

@@ -44,10 +44,16 @@ def test_a_group_without_a_sign_of_life_ends_its_waiter(tmp_path: Path) -> None:
     assert hung(tmp_path)
 
 
+def test_a_start_may_take_longer_than_a_step(tmp_path: Path) -> None:
+    with Watchdog(tmp_path, 0.1, start_seconds=60.0):
+        time.sleep(2.0)
+    assert not hung(tmp_path)
+
+
 def test_one_that_moves_is_left_alone(tmp_path: Path) -> None:
-    with Watchdog(tmp_path, 1.0) as dog:
-        for _ in range(6):
+    with Watchdog(tmp_path, 3.0) as dog:
+        for _ in range(10):
             time.sleep(0.5)
             dog.beat()
-    time.sleep(2.5)
+    time.sleep(4.5)
     assert not hung(tmp_path)

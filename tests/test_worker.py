@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
 import shutil
-import socket
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,8 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from cofi_tune import worker
-from cofi_tune.config import Setup, TrialConfig
+from cofi_tune import resumable, worker
+from cofi_tune.config import Setup, TeacherCache, TrialConfig
 from cofi_tune.data.encoded import EncodedTask
 from cofi_tune.messages import Message, Outcome, decode, encode
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
@@ -125,6 +124,15 @@ def test_a_batch_in_parts_is_the_same_batch(job: Job) -> None:
         assert theirs == pytest.approx(ours, rel=2e-3, abs=2e-5)
 
 
+def test_code_that_cannot_be_imported_ends_in_a_reason(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cofi_tune.compress", None)
+    [message] = run(job)
+    assert isinstance(message.content, Outcome)
+    assert message.content.reason == "error"
+    assert "cofi_tune.compress" in message.content.message
+    assert "Traceback" in (job.setup.output / "error.txt").read_text()
+
+
 def test_the_stop_file_ends_a_run_with_a_checkpoint_and_it_goes_on(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +158,31 @@ def test_the_stop_file_ends_a_run_with_a_checkpoint_and_it_goes_on(
     assert _losses(messages) + rest == whole
 
 
+def test_a_report_that_was_lost_with_its_process_is_said_again(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint lies behind it already, so that the next attempt does not make it again."""
+    monkeypatch.setattr(resumable, "SHARE", 0)
+    whole = [message.content for message in run(job) if isinstance(message.content, Progress)]
+    shutil.rmtree(job.setup.output)
+    job = dataclasses.replace(job, setup=job.setup.model_copy(update={"checkpoint_seconds": 0.0}))
+    heard: list[Message] = []
+
+    def lose(message: Message) -> None:
+        if len(heard) == 3:
+            raise KeyboardInterrupt  # stands for the end of a process
+        heard.append(message)
+
+    with pytest.raises(KeyboardInterrupt):
+        work(job, ALONE, lose)
+    del heard[2:]
+    first, *others = run(job)
+    assert isinstance(first.content, Progress)
+    assert first.content.step == whole[3].step
+    assert [(one.step, one.losses) for one in first.earlier] == [(one.step, one.losses) for one in whole[:3]]
+    assert not any(message.earlier for message in [*heard, *others])
+
+
 def test_one_of_several_workers_lets_its_error_through(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_compress", failing(RuntimeError("only here")))
     with pytest.raises(RuntimeError, match="only here"):
@@ -158,10 +191,17 @@ def test_one_of_several_workers_lets_its_error_through(job: Job, monkeypatch: py
     assert len(run(job, Ranks(1, 2))) == 2
 
 
-def test_two_workers_train_as_one(job: Job, tmp_path: Path) -> None:
-    alone = _losses(run(job))
+@pytest.mark.parametrize("guided_by", ["live", "kept"])
+def test_two_workers_train_as_one(job: Job, tmp_path: Path, guided_by: str) -> None:
+    cache = TeacherCache.below(tmp_path, 2**20) if guided_by == "kept" else None
+    job = dataclasses.replace(job, setup=job.setup.model_copy(update={"teacher_cache": cache}))
+    messages = run(job)
+    assert isinstance(messages[-1].content, Outcome)
+    assert messages[-1].content.measurement is not None
+    assert messages[-1].content.measurement.guided_by == guided_by
+    alone = _losses(messages)
     context = multiprocessing.start_processes(
-        _one_of_two, args=(job, _free_port(), tmp_path), nprocs=2, join=False, start_method="spawn"
+        _one_of_two, args=(job, tmp_path), nprocs=2, join=False, start_method="spawn"
     )
     while not context.join():
         pass
@@ -172,10 +212,9 @@ def test_two_workers_train_as_one(job: Job, tmp_path: Path) -> None:
         assert theirs == pytest.approx(ours, rel=2e-3, abs=2e-5)
 
 
-def _one_of_two(rank: int, job: Job, port: int, tmp_path: Path) -> None:
+def _one_of_two(rank: int, job: Job, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=rank, world_size=2)
     messages = run(job, Ranks(rank, 2))
     (tmp_path / f"{rank}.json").write_text(json.dumps(_losses(messages)))
     last = messages[-1].content
@@ -187,9 +226,3 @@ def _one_of_two(rank: int, job: Job, port: int, tmp_path: Path) -> None:
 def _losses(messages: list[Message]) -> list[list[Any]]:
     found = [message.content for message in messages if isinstance(message.content, Progress)]
     return [[progress.step, dict(progress.losses)] for progress in found]
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -81,6 +81,7 @@ function hover(front, i) {
     `${plain(front.metric)} ${front.score[i].toFixed(3)}${range(front.low[i], front.high[i], 3)}`,
     `${front.speedup[i].toFixed(2)}x${range(front.slow[i], front.fast[i], 2)}`,
     `method ${plain(front.methods[front.method[i]])}`];
+  if (front.chain[i] !== null) lines.push(plain(front.chain[i]));
   for (const [name, column] of front.settings) {
     if (column[i] !== null) lines.push(`${plain(name)}: ${shown(column[i])}`);
   }

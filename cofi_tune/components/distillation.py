@@ -97,7 +97,7 @@ def match_layers(distance_ML: Tensor, live_L: Tensor, ordered: bool) -> tuple[Te
 
 
 def _squared_distances(student_LNH: Tensor, teacher_MNH: Tensor) -> Tensor:
-    """Sums of squared differences [M, L], one pair at a time (an [M, L, N, H] tensor would not fit)."""
-    return torch.stack(
-        [torch.stack([(s - t).square().sum() for s in student_LNH.unbind(0)]) for t in teacher_MNH.unbind(0)]
-    )
+    """Sums of squared differences [M, L], a teacher layer at a time: [M, L, N, H] would not fit, and a pair
+    at a time keeps a GPU waiting for its host.
+    """
+    return torch.stack([(student_LNH - t).square_().sum((1, 2)) for t in teacher_MNH.unbind(0)])

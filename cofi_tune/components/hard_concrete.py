@@ -50,22 +50,38 @@ def evaluation_value(log_alpha: Tensor, temperature: float = TEMPERATURE) -> Ten
     return torch.sigmoid(EVALUATION_SLOPE * log_alpha / temperature)
 
 
-def deterministic(log_alpha: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+def deterministic(
+    log_alpha: Tensor, temperature: float = TEMPERATURE, present: Tensor | None = None
+) -> Tensor:
     """Gates at evaluation for groups of units, [..., n]: as many are closed as are expected to be.
 
     Of each group of n the round(n - sum of P(open)) gates with the smallest value are 0, the others keep
     their soft value.
+
+    Args:
+        log_alpha: parameters.
+        temperature: beta.
+        present: booleans; the others are closed first and in any case, whatever they are worth.
     """
     value = evaluation_value(log_alpha, temperature)
+    if present is not None:
+        value = value * present
     size = log_alpha.shape[-1]
     num_closed = torch.round(size - probability_open(log_alpha, temperature).sum(-1, keepdim=True))
     rank = value.argsort(dim=-1, stable=True).argsort(dim=-1)
     return torch.where(rank < num_closed, 0.0, value)
 
 
-def deterministic_single(log_alpha: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Gates at evaluation for units on their own (a whole sublayer): closed below P(open) = 1/2."""
+def deterministic_single(
+    log_alpha: Tensor, temperature: float = TEMPERATURE, present: Tensor | None = None
+) -> Tensor:
+    """Gates at evaluation for units on their own (a whole sublayer): closed below P(open) = 1/2.
+
+    Those not `present` are closed.
+    """
     value = evaluation_value(log_alpha, temperature)
+    if present is not None:
+        value = value * present
     return torch.where(probability_open(log_alpha, temperature) < 0.5, 0.0, value)
 
 

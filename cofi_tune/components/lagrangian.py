@@ -91,20 +91,23 @@ def penalty(sparsity: Tensor, target_sparsity: float, lambda_1: Tensor, lambda_2
     return lambda_1 * gap + lambda_2 * gap.square()
 
 
-def scheduled_sparsity(step: int, warmup_steps: int, target_sparsity: float, schedule: str) -> float:
-    """The target at `step` of pruning, rising from 0 to `target_sparsity` over `warmup_steps`.
+def scheduled_sparsity(
+    step: int, warmup_steps: int, target_sparsity: float, schedule: str, start: float = 0.0
+) -> float:
+    """The target at `step` of pruning, rising from `start` to `target_sparsity` over `warmup_steps`.
 
     "linear" is the reference's; "cubic" (Zhu and Gupta, 2017, arXiv:1710.01878) rises early, leaving time to
     recover; "cosine" starts and ends gently.
     """
     done = min(1.0, step / warmup_steps) if warmup_steps > 0 else 1.0
+    rise = target_sparsity - start
     match schedule:
         case "linear":
-            return target_sparsity * done
+            return start + rise * done
         case "cubic":
-            return target_sparsity * (1 - (1 - done) ** 3)
+            return start + rise * (1 - (1 - done) ** 3)
         case "cosine":
-            return target_sparsity * (1 - math.cos(math.pi * done)) / 2
+            return start + rise * (1 - math.cos(math.pi * done)) / 2
     raise ValueError(f"unknown sparsity schedule {schedule!r}: linear, cubic or cosine")
 
 

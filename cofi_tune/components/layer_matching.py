@@ -33,7 +33,11 @@ class LayerMatching(nn.Module):
         """
         super().__init__()
         self.version, self.num_layers, self.hidden_size = version, num_layers, hidden_size
+        self.hidden = tuple(range(hidden_size))
+        """Units of the dense student that are there."""
         self.teacher_layers = distillation.teacher_layers(num_layers)
+        self.candidates = tuple(range(num_layers)) if version == "v6" else self.teacher_layers
+        """Layers of the teacher that may ever be compared."""
         self.transform = nn.Linear(hidden_size, hidden_size, device=device)
         nn.init.eye_(self.transform.weight)
         nn.init.zeros_(self.transform.bias)
@@ -50,7 +54,7 @@ class LayerMatching(nn.Module):
     ) -> Tensor:
         """See `distillation.layer_loss`. A batch that comes in parts is matched part by part."""
         return distillation.layer_loss(
-            torch.stack(student.hidden_states_NH[1:]),
+            torch.stack([*student.hidden_states_NH[1:]]),
             torch.stack([teacher.hidden_states_NH[i + 1] for i in self.teacher_layers]),
             self.transform,
             live_L,
@@ -60,10 +64,14 @@ class LayerMatching(nn.Module):
         )
 
     def narrow(self, hidden: Sequence[int]) -> None:
-        """Follow a student that keeps only these hidden units."""
-        wide = self.transform
-        index = torch.tensor(hidden, device=wide.weight.device)
-        self.transform = nn.Linear(len(hidden), self.hidden_size, device=wide.weight.device)
+        """Follow a student that keeps only these hidden units of the dense one; may be called again."""
+        wide, place = self.transform, {unit: number for number, unit in enumerate(self.hidden)}
+        index = torch.tensor([place[unit] for unit in hidden], device=wide.weight.device)
+        self.hidden = tuple(hidden)
+        # Weights of its own would be drawn in vain.
+        self.transform = nn.utils.skip_init(
+            nn.Linear, len(hidden), self.hidden_size, device=wide.weight.device, dtype=wide.weight.dtype
+        )
         self.transform.weight.data.copy_(wide.weight.data[:, index])
         self.transform.bias.data.copy_(wide.bias.data)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cofi_tune.config import RANDOM_SIZES, check_model
+from cofi_tune.model_names import RANDOM_SIZES, check_model
 from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification
 
 _RENAMES = (

@@ -22,6 +22,24 @@ beyond its target by more than that, or every sublayer closed: multipliers that 
 floor, where nothing teaches them any more. For a moment it may happen to a run that ends well."""
 
 
+def require_reached(expected: float, target: float) -> None:
+    """Refuse to cut before the target is reached.
+
+    Args:
+        expected: sparsity after pruning.
+        target: what was asked for.
+
+    Raises:
+        Stopped: it is not.
+    """
+    if expected < target - REACHED_TOLERANCE:
+        raise Stopped(
+            "target_not_reached",
+            f"expected sparsity {expected:.3f} after pruning, target {target:.3f}: "
+            "give more epochs, or a higher cofi/mask_travel",
+        )
+
+
 def warn_if_unreachable(mask_learning_rate: float, closing_steps: float, num_steps: int) -> None:
     """Say so, before hours are spent, if gates cannot close in the steps that there are."""
     if closing_steps > num_steps:

@@ -4,26 +4,36 @@ The cut is exact for any gates: a gate on the residual stream is folded into wha
 (embeddings, the outputs of sublayers, every norm's weight and bias), never into what reads from it.
 The reference folds it into the readers, and its cut models differ from its masked ones.
 
-Axes: L layers, A heads, H hidden units, F FFN units.
+A model may be cut again and again; plans always count the units of the dense one.
+
+Axes: L layers, A heads, H hidden units, F FFN units, K head size.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cofi_tune.components.lagrangian import Sizes
-from cofi_tune.modeling_cofi import (
-    NO_GATES,
-    Attention,
-    CofiForSequenceClassification,
-    FeedForward,
-    Gates,
-    Layer,
-)
+from cofi_tune.modeling_cofi import NO_GATES, CofiForSequenceClassification, Gates
 from cofi_tune.records import LayerPlan, PruningPlan
+
+
+class Axis(NamedTuple):
+    """What stays along one axis of a weight, and what it is multiplied by."""
+
+    kept: Tensor | None = None
+    """Indices; None: everything."""
+    scale: Tensor | None = None
+    """One factor for each that is kept; None: 1."""
+
+
+Axes = tuple[Axis, ...]
+ALL = Axis()
 
 
 def plan(gates: Gates, sizes: Sizes) -> PruningPlan:
@@ -47,120 +57,113 @@ def plan(gates: Gates, sizes: Sizes) -> PruningPlan:
 
 
 def cut(
-    model: CofiForSequenceClassification, plan: PruningPlan, gates: Gates = NO_GATES
+    model: CofiForSequenceClassification,
+    plan: PruningPlan,
+    gates: Gates = NO_GATES,
+    present: PruningPlan | None = None,
 ) -> CofiForSequenceClassification:
     """A new, smaller model: `gates` folded into its weights, then only the plan's units copied.
 
     Args:
-        model: a model of the plan's dense sizes; left as it is.
-        plan: what stays.
-        gates: values of the gates that stay open; every unit outside the plan must be closed in them, or
-            its removal changes the function.
+        model: a model of the plan's dense sizes, or what is left of one; left as it is.
+        plan: what stays, a part of `present`.
+        gates: values of the dense model's gates that stay open; every unit outside the plan must be closed
+            in them, or its removal changes the function.
+        present: what `model` has of the dense one; None: everything.
 
     Returns:
         A model whose outputs equal those of `model` under `gates`, to rounding.
     """
+    present = plan.dense if present is None else present
+    _check_sizes(model, plan, present)
     config = copy.deepcopy(model.config)
-    _check_sizes(model, plan)
     config.hidden_size = len(plan.hidden)
     config.heads_per_layer = [len(p.heads) for p in plan.layers]
     config.ffn_per_layer = [len(p.ffn) for p in plan.layers]
-    small = CofiForSequenceClassification(config).to(model.device, model.dtype)
-    small.train(model.training)
-    with torch.no_grad():
-        _copy(model, small, plan, gates)
-    return small
+    with torch.device("meta"):  # weights of its own would be drawn in vain
+        small = CofiForSequenceClassification(config)
+    made, old = axes(plan, present, model.device, gates), model.state_dict()
+    weights = {name: select(old[name], made.get(name, ())).clone() for name in small.state_dict()}
+    small.load_state_dict(weights, assign=True)
+    return small.train(model.training)
 
 
-def _copy(
-    model: CofiForSequenceClassification,
-    small: CofiForSequenceClassification,
-    plan: PruningPlan,
-    gates: Gates,
-) -> None:
-    hidden = torch.tensor(plan.hidden, device=model.device)
-    scale_h = _pick(gates.hidden_H, hidden)
-    for name in ("word", "position", "token_type"):
-        table = getattr(model.embeddings, name).weight[:, hidden]
-        getattr(small.embeddings, name).weight.copy_(_times(table, scale_h))
-    _copy_norm(model.embeddings.norm, small.embeddings.norm, hidden, scale_h)
-    small.pooler.weight.copy_(model.pooler.weight[:, hidden])
-    small.pooler.bias.copy_(model.pooler.bias)
-    small.classifier.load_state_dict(model.classifier.state_dict())
-    for index, (old, new, kept) in enumerate(zip(model.layers, small.layers, plan.layers, strict=True)):
-        head_A, mha, intermediate_F, ffn = (None if g is None else g[index] for g in gates[1:])
-        assert isinstance(old, Layer)
-        assert isinstance(new, Layer)
-        if new.attention is not None:
-            assert old.attention is not None
-            _copy_attention(old.attention, new.attention, hidden, scale_h, kept.heads, head_A, mha)
-        if new.ffn is not None:
-            assert old.ffn is not None
-            _copy_ffn(old.ffn, new.ffn, hidden, scale_h, kept.ffn, intermediate_F, ffn)
+def axes(
+    plan: PruningPlan, present: PruningPlan, device: torch.device, gates: Gates = NO_GATES
+) -> dict[str, Axes]:
+    """How the weights of the cut model are made of the model's, by name; those that are not named stay.
+
+    Args:
+        plan: what stays, a part of `present`.
+        present: what there is.
+        device: of the weights.
+        gates: values of the dense model's gates, to be folded into the weights.
+    """
+    write = _axis(plan.hidden, present.hidden, gates.hidden_H, device)
+    read = Axis(write.kept)
+    made: dict[str, Axes] = {"pooler.weight": (ALL, read), **_norm("embeddings.", write)}
+    for table in ("word", "position", "token_type"):
+        made[f"embeddings.{table}.weight"] = (ALL, write)
+    for number, (kept, there) in enumerate(zip(plan.layers, present.layers, strict=True)):
+        head_A, mha, intermediate_F, ffn = (None if g is None else g[number] for g in gates[1:])
+        if kept.heads:
+            heads = _axis(kept.heads, there.heads, head_A, device)
+            inner, qkv = _of_heads(heads, len(there.heads), plan.head_size)
+            made |= _sublayer(f"layers.{number}.attention.", ("qkv", "output"), qkv, inner, write, mha)
+        if kept.ffn:
+            inner = _axis(kept.ffn, there.ffn, intermediate_F, device)
+            made |= _sublayer(f"layers.{number}.ffn.", ("up", "down"), Axis(inner.kept), inner, write, ffn)
+    return made
 
 
-def _copy_attention(
-    old: Attention,
-    new: Attention,
-    hidden: Tensor,
-    scale_h: Tensor | None,
-    kept_heads: tuple[int, ...],
-    head_A: Tensor | None,
-    mha: Tensor | None,
-) -> None:
-    heads = torch.tensor(kept_heads, device=hidden.device)
-    columns = (heads[:, None] * old.head_size + torch.arange(old.head_size, device=hidden.device)).flatten()
-    rows = torch.cat([columns + part * old.num_heads * old.head_size for part in range(3)])
-    new.qkv.weight.copy_(old.qkv.weight[rows][:, hidden])
-    new.qkv.bias.copy_(old.qkv.bias[rows])
-    scale_columns = None if head_A is None else head_A[heads].repeat_interleave(old.head_size)
-    _copy_output(old.output, new.output, hidden, columns, scale_h, scale_columns, mha)
-    _copy_norm(old.norm, new.norm, hidden, scale_h)
+def select(x: Tensor, axes: Axes) -> Tensor:
+    """What stays of a weight, or of anything that has its shape."""
+    for dim, axis in enumerate(axes):
+        if axis.kept is not None:
+            x = x.index_select(dim, axis.kept)
+        if axis.scale is not None:
+            x = x * axis.scale.view(-1, *[1] * (x.dim() - dim - 1))
+    return x
 
 
-def _copy_ffn(
-    old: FeedForward,
-    new: FeedForward,
-    hidden: Tensor,
-    scale_h: Tensor | None,
-    kept_units: tuple[int, ...],
-    intermediate_F: Tensor | None,
-    ffn: Tensor | None,
-) -> None:
-    units = torch.tensor(kept_units, device=hidden.device)
-    new.up.weight.copy_(old.up.weight[units][:, hidden])
-    new.up.bias.copy_(old.up.bias[units])
-    _copy_output(old.down, new.down, hidden, units, scale_h, _pick(intermediate_F, units), ffn)
-    _copy_norm(old.norm, new.norm, hidden, scale_h)
+def _axis(kept: Sequence[int], present: Sequence[int], gate: Tensor | None, device: torch.device) -> Axis:
+    """Dense indices as places among what is there, with their gates."""
+    place = {unit: number for number, unit in enumerate(present)}
+    index = torch.tensor([place[unit] for unit in kept], device=device, dtype=torch.long)
+    return Axis(index, None if gate is None else gate[torch.tensor(kept, device=gate.device)])
 
 
-def _copy_output(
-    old: nn.Linear,
-    new: nn.Linear,
-    hidden: Tensor,
-    columns: Tensor,
-    scale_h: Tensor | None,
-    scale_columns: Tensor | None,
-    coarse: Tensor | None,
-) -> None:
-    """A projection back to the residual stream: unit gates on its columns, stream gates on its rows."""
-    weight = _times(old.weight[hidden][:, columns], scale_columns)
-    row_scale = _times(scale_h if scale_h is not None else old.bias.new_ones(len(hidden)), coarse)
-    new.weight.copy_(weight * row_scale[:, None])
-    new.bias.copy_(old.bias[hidden] * row_scale)
+def _of_heads(heads: Axis, num_present: int, head_size: int) -> tuple[Axis, Axis]:
+    """The columns of heads in the output projection, and their rows in that of queries, keys and values."""
+    assert heads.kept is not None
+    within_K = torch.arange(head_size, device=heads.kept.device)
+    columns = (heads.kept[:, None] * head_size + within_K).flatten()
+    rows = torch.cat([columns + part * num_present * head_size for part in range(3)])
+    scale = None if heads.scale is None else heads.scale.repeat_interleave(head_size)
+    return Axis(columns, scale), Axis(rows)
 
 
-def _copy_norm(old: nn.LayerNorm, new: nn.LayerNorm, hidden: Tensor, scale_h: Tensor | None) -> None:
-    new.weight.copy_(_times(old.weight[hidden], scale_h))
-    new.bias.copy_(_times(old.bias[hidden], scale_h))
+def _sublayer(
+    prefix: str, names: tuple[str, str], outer: Axis, inner: Axis, write: Axis, coarse: Tensor | None
+) -> dict[str, Axes]:
+    """From the stream into units and back, and the norm: unit gates on the columns of the way back."""
+    into, back = names
+    scale = write.scale
+    if coarse is not None:
+        assert write.kept is not None
+        scale = coarse.expand(len(write.kept)) if scale is None else scale * coarse
+    out = write._replace(scale=scale)
+    return {
+        f"{prefix}{into}.weight": (outer, Axis(write.kept)),
+        f"{prefix}{into}.bias": (outer,),
+        f"{prefix}{back}.weight": (out, inner),
+        f"{prefix}{back}.bias": (out,),
+        **_norm(prefix, write),
+    }
 
 
-def _times(x: Tensor, scale: Tensor | None) -> Tensor:
-    return x if scale is None else x * scale
-
-
-def _pick(x: Tensor | None, index: Tensor) -> Tensor | None:
-    return None if x is None else x[index]
+def _norm(prefix: str, write: Axis) -> dict[str, Axes]:
+    return {f"{prefix}norm.weight": (write,), f"{prefix}norm.bias": (write,)}
 
 
 def _indices(gate: Tensor) -> tuple[int, ...]:
@@ -174,8 +177,9 @@ def _kept(fine: Tensor | None, coarse_L: Tensor | None, num_layers: int, size: i
     return [row if keep else () for row, keep in zip(open_rows, alive, strict=True)]
 
 
-def _check_sizes(model: CofiForSequenceClassification, plan: PruningPlan) -> None:
-    if Sizes.of(model.config) != Sizes(
-        len(plan.layers), plan.num_heads, plan.head_size, plan.hidden_size, plan.num_ffn
-    ):
+def _check_sizes(model: CofiForSequenceClassification, plan: PruningPlan, present: PruningPlan) -> None:
+    config = model.config
+    has = (config.hidden_size, config.head_size, config.heads_per_layer, config.ffn_per_layer)
+    heads, units = [len(p.heads) for p in present.layers], [len(p.ffn) for p in present.layers]
+    if has != (len(present.hidden), present.head_size, heads, units) or plan.dense != present.dense:
         raise ValueError("the plan was made for a model of other sizes")

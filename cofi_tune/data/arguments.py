@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cofi_tune import config
-from cofi_tune.config import RANDOM_SIZES
+from cofi_tune import config, model_names
+from cofi_tune.config import TEACHER_CACHE_BYTES
 from cofi_tune.data import catalogue
 from cofi_tune.data.local import local_task
 from cofi_tune.data.metrics import CLASSIFICATION, REGRESSION
 from cofi_tune.data.names import closest
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
+from cofi_tune.model_names import RANDOM_SIZES
+from cofi_tune.sizes import size
+from cofi_tune.terminal import USAGE_EXIT
 
-USAGE_EXIT, DATA_EXIT = 2, 3
 HUB_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
 DEFAULT_MODEL = "bert-base-uncased"
 OWN_FILES = ("train_file", "dev_file", "text_column", "label_column", "regression", "metric")
@@ -61,6 +64,17 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--label-column", metavar="NAME")
     own.add_argument("--regression", action="store_true", help="labels are scores, not classes")
     own.add_argument("--metric", choices=CLASSIFICATION + REGRESSION, help="the one to maximise")
+
+
+def add_teacher_cache(add: Callable[..., Any]) -> None:
+    """Add `--teacher-cache` to a group, by its `add_argument`."""
+    add(
+        "--teacher-cache",
+        type=size,
+        default=TEACHER_CACHE_BYTES,
+        metavar="SIZE",
+        help="of the teacher's outputs that are kept for all trials, such as 512MiB, or off (default 4GiB)",
+    )
 
 
 def source_from_arguments(args: argparse.Namespace) -> tuple[Task, Source]:
@@ -115,6 +129,16 @@ def _own_files(args: argparse.Namespace, given: list[str]) -> tuple[Task, Source
     return task, Source.files(args.train_file, args.dev_file)
 
 
+def directory(text: str) -> str:
+    """An argument that is a directory, where a URL may be meant."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise argparse.ArgumentTypeError(
+            f"{text}: this takes a directory; a search with a URL for its output works in a copy below "
+            "~/.cache/cofi_tune, and says which"
+        )
+    return text
+
+
 def positive(text: str) -> int:
     """A whole number from 1 up."""
     number = count(text)
@@ -157,13 +181,37 @@ def share(text: str) -> float:
     return number
 
 
+def chain(text: str) -> tuple[float, ...]:
+    """Sparsities that rise, such as `0.6,0.75,0.9`; `off` is none."""
+    if text == "off":
+        return ()
+    try:
+        targets = [float(one) for one in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0.6,0.75,0.9") from None
+    try:
+        return config.check_chain(targets)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def check_chain_epochs(chain_epochs: float | None, chain: tuple[float, ...] | None) -> None:
+    """Refuse `--chain-epochs` where there is no chain.
+
+    Raises:
+        ValueError: names the flag.
+    """
+    if chain_epochs is not None and not chain:
+        raise ValueError("--chain-epochs is about the links of a --chain; give one")
+
+
 def check_model(model: str) -> None:
     """Refuse a name that can only be a slip, without asking the hub.
 
     Raises:
         ValueError: names the nearest.
     """
-    config.check_model(model)
+    model_names.check_model(model)
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
         raise ValueError(f"--model {model}: the directory holds no model (no config.json)")
     plain = "/" not in model and model not in RANDOM_SIZES and not Path(model).is_dir()

@@ -5,6 +5,7 @@ Axes: B rows, T positions, N real tokens end to end.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,10 @@ class Batch:
     """Rows of the whole batch, all workers' shares together: what a mean over rows divides by."""
     num_tokens: int
     """Tokens of the whole batch."""
+    rows_B: NDArray[np.int64]
+    """Which rows of the split these are; on the host, as the next."""
+    tokens_N: NDArray[np.int64]
+    """Which tokens of the split."""
 
 
 def collate(
@@ -56,14 +61,14 @@ def collate(
     num_tokens, longest = int(lengths_B.sum()), int(lengths_B.max())
     first_B = np.cumsum(lengths_B) - lengths_B
     positions_N = np.arange(num_tokens) - np.repeat(first_B, lengths_B)
-    source_N = positions_N + np.repeat(split.offsets[mine], lengths_B)
+    tokens_N = positions_N + np.repeat(split.offsets[mine], lengths_B)
     padded = bool((lengths_B != longest).any())
     place_N = positions_N + np.repeat(np.arange(len(mine)) * longest, lengths_B) if padded else None
     mask_BT = np.arange(longest) < lengths_B[:, None] if padded else None
-    on = _Mover(device)
+    on = functools.partial(on_device, device=device)
     return Batch(
-        ids_N=on(split.input_ids[source_N].astype(np.int64)),
-        types_N=on(split.token_type_ids[source_N].astype(np.int64)),
+        ids_N=on(split.input_ids[tokens_N].astype(np.int64)),
+        types_N=on(split.token_type_ids[tokens_N].astype(np.int64)),
         positions_N=on(positions_N),
         packing=Packing(
             num_rows=len(mine),
@@ -75,20 +80,17 @@ def collate(
         labels_B=on(np.array(split.labels[mine])),
         num_rows=len(rows),
         num_tokens=int(lengths_all.sum()),
+        rows_B=mine,
+        tokens_N=tokens_N,
     )
 
 
-class _Mover:
-    """Copies arrays to a device without making the host wait."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __call__(self, array: NDArray[np.generic]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """A copy of an array on a device, made without a wait of the host."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def epoch(

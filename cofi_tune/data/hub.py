@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,21 @@ def probe(address: str) -> str | None:
     """
     from huggingface_hub import constants
 
+    # Not in the thread: a slow import is no silence of the hub.
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+    )
+
     if constants.HF_HUB_OFFLINE:
         return None
     answers: list[str | None] = []
+
+    def get(url: str) -> Any:
+        return get_session().get(url, headers=build_hf_headers(), timeout=PROBE_SECONDS)
+
     # In a thread, since neither looking up a name nor a slow drip of bytes minds a time-out.
-    asking = threading.Thread(target=lambda: answers.append(_ask(address)), daemon=True)
+    asking = threading.Thread(target=lambda: answers.append(_ask(address, get)), daemon=True)
     asking.start()
     asking.join(PROBE_SECONDS)
     problem = answers[0] if answers else f"no answer within {PROBE_SECONDS:g} s"
@@ -111,16 +122,11 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": ")
 
 
-def _ask(address: str) -> str | None:
+def _ask(address: str, get: Callable[[str], Any]) -> str | None:
     from huggingface_hub import constants
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        build_hf_headers,
-        get_session,
-    )
 
     try:
-        url = f"{constants.ENDPOINT}/api/{address}"
-        answer = get_session().get(url, headers=build_hf_headers(), timeout=PROBE_SECONDS)
+        answer = get(f"{constants.ENDPOINT}/api/{address}")
     except Exception as error:  # the client's kinds of error differ between versions
         return f"the hub cannot be reached ({one_line(error)})"
     if answer.status_code != 200:

@@ -10,6 +10,8 @@
             losses(outputs, ...)      -> {"<method>/<term>": scalar}; the loop sums them and logs each
             backward, clip, step
             after_step()              clamp
+        now and then:
+            shrink(student)           -> a smaller student, once units are gone for good
     finish(student)                   -> what is shipped
 
 One file in this folder is one method; its name is the file's name. Methods never import each other.
@@ -20,8 +22,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -44,6 +47,8 @@ class Phase:
     warmup_fraction: float = 0.0
     select_best: bool = False
     """End the phase with the weights that scored best on the selection rows."""
+    hands_on: bool = False
+    """Its end is where a run with a higher target can begin."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,16 @@ class Status:
 
     expected_sparsity: float | None = None
     target_sparsity: float | None = None
+
+
+class Shrunk(NamedTuple):
+    """A smaller student in the midst of a phase."""
+
+    student: CofiForSequenceClassification
+    """With parameters of its own; the method's may be new, too."""
+    moments: dict[str, Callable[[Tensor], Tensor]]
+    """How what an optimizer remembers of a parameter follows: by name, that of a parameter of the method,
+    or `student.` and that of the student's; of those not named it stays as it is."""
 
 
 class Method(nn.Module):
@@ -79,6 +94,11 @@ class Method(nn.Module):
     def uses_hidden_states(self) -> bool:
         """Whether `losses` needs the L + 1 hidden states of student and teacher."""
         return False
+
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """Layers of the teacher, from 0, whose outputs `losses` may ask for."""
+        return ()
 
     @property
     def plan(self) -> PruningPlan | None:
@@ -111,12 +131,20 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def evaluation_gates(self) -> Gates:
-        """Gates under which the student is scored midway."""
-        return Gates()
-
     def after_step(self) -> None:
         """Called after every optimizer step."""
+
+    def shrink(self, student: CofiForSequenceClassification, step: int) -> Shrunk | None:
+        """A smaller student that computes the same, if there is one now; None: go on with this one.
+
+        Asked now and then, at the same steps of every worker, in phases that do not select their best
+        weights. All workers must answer alike: decide by what they have in common.
+
+        Args:
+            student: as it is.
+            step: of the current phase.
+        """
+        return None
 
     def status(self, step: int) -> Status:
         """Where the method stands at `step` of the current phase (reads from the device)."""
@@ -142,6 +170,9 @@ class Method(nn.Module):
     ) -> None:
         """Stand where `state` was taken: in the midst of `phase`, with `student` as it was."""
         self.load_state_dict(tensors)
+
+    def go_on(self, phase: Phase) -> None:
+        """Called after `restore` where a run begins `phase` with what another ended it with."""
 
     def finish(self, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
         """The model that is shipped."""

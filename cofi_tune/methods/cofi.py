@@ -18,22 +18,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cofi_tune.components import distillation, lagrangian, surgery
+from cofi_tune.components import distillation, lagrangian, shrinking, surgery
 from cofi_tune.components.gates import UNITS, LearnedGates, Unit, live_layers
 from cofi_tune.components.hard_concrete import LOG_ALPHA_LIMIT
 from cofi_tune.components.layer_matching import LayerMatching
-from cofi_tune.components.sparsity_watch import REACHED_TOLERANCE, SparsityWatch, warn_if_unreachable
+from cofi_tune.components.settling import Settling
+from cofi_tune.components.sparsity_watch import SparsityWatch, require_reached, warn_if_unreachable
 from cofi_tune.config import Strict, TrialConfig
 from cofi_tune.data.batches import Batch
-from cofi_tune.methods import Method, Phase, Status
-from cofi_tune.modeling_cofi import (
-    CofiForSequenceClassification,
-    Encoded,
-    Gates,
-    classification_loss,
-)
+from cofi_tune.methods import Method, Phase, Shrunk, Status
+from cofi_tune.modeling_cofi import CofiForSequenceClassification, Encoded, Gates, classification_loss
 from cofi_tune.ranks import Ranks
-from cofi_tune.records import PruningPlan, Stopped
+from cofi_tune.records import PruningPlan
 
 
 class Config(Strict):
@@ -86,7 +82,7 @@ class Cofi(Method):
         self.lambda_1, self.lambda_2 = lagrangian.new_multipliers(device)
         self.drawn = Gates()
         self.live_L: Tensor | None = None
-        self.watch = SparsityWatch()
+        self.watch, self.settling = SparsityWatch(), Settling(self.gates)
         self.matching: LayerMatching | None = None
         if self.uses_hidden_states:
             layers, hidden = self.sizes.num_layers, self.sizes.hidden_size
@@ -96,6 +92,11 @@ class Cofi(Method):
     def uses_hidden_states(self) -> bool:
         """Layer matching reads them."""
         return self.options.layer_matching != "off" and self.options.layer_mix > 0
+
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """Those that layer matching may compare."""
+        return () if self.matching is None else self.matching.candidates
 
     @property
     def plan(self) -> PruningPlan | None:
@@ -109,7 +110,7 @@ class Cofi(Method):
         recover = min(total - 1, max(1, round(total * options.recover_fraction)))
         rate = trial.learning_rate
         phases = [
-            Phase("prune", total - recover, rate),
+            Phase("prune", total - recover, rate, hands_on=True),
             Phase("recover", recover, rate * options.recover_learning_rate_ratio, select_best=True),
         ]
         finetune = round(trial.finetune_epochs * self.steps_per_epoch)
@@ -151,19 +152,23 @@ class Cofi(Method):
         return (LOG_ALPHA_LIMIT + 1.6) / self.mask_learning_rate
 
     def _cut(self, student: CofiForSequenceClassification) -> CofiForSequenceClassification:
-        status = self.status(self.phases()[-2].num_steps)
         target = self.options.target_sparsity
-        assert status.expected_sparsity is not None
-        if status.expected_sparsity < target - REACHED_TOLERANCE:
-            raise Stopped(
-                "target_not_reached",
-                f"expected sparsity {status.expected_sparsity:.3f} after pruning, target {target:.3f}: "
-                "give more epochs, or a higher cofi/mask_travel",
-            )
+        require_reached(self.gates.reached_sparsity(), target)
         plan, gates = self.gates.decide(target)
-        small = surgery.cut(student, plan, gates)
+        small = surgery.cut(student, plan, gates, self.gates.present.plan)
         self._follow(plan, student.device)
         return small
+
+    def shrink(self, student: CofiForSequenceClassification, step: int) -> Shrunk | None:
+        """While pruning, remove what has settled; the last cut goes on from there."""
+        plan = None
+        if self._is_in("prune"):
+            plan = self.settling.look(self.gates, step, self.closing_steps, self.options.target_sparsity)
+        if plan is None or self.phase is None:
+            return None
+        small, moments = shrinking.shrink(student, plan, self.gates, self.matching)
+        self._switch(self.phase, small)
+        return Shrunk(small, moments)
 
     def _follow(self, plan: PruningPlan, device: torch.device) -> None:
         """The method itself becomes as narrow as the plan."""
@@ -179,10 +184,9 @@ class Cofi(Method):
         if self.matching is not None:
             groups.append({"params": list(self.matching.parameters()), "scheduled": True})
         if self._is_in("prune"):
-            rate = self.mask_learning_rate
-            multiplier_rate = rate * self.options.multiplier_ratio
-            groups.append({"params": list(self.gates.parameters()), "lr": rate})
-            groups.append({"params": [self.lambda_1, self.lambda_2], "lr": multiplier_rate, "maximize": True})
+            multipliers = {"params": [self.lambda_1, self.lambda_2], "maximize": True}
+            groups.append({"params": list(self.gates.parameters()), "lr": self.mask_learning_rate})
+            groups.append({**multipliers, "lr": self.mask_learning_rate * self.options.multiplier_ratio})
         return groups
 
     def before_forward(self, step: int, again: bool = False) -> Gates:
@@ -210,33 +214,24 @@ class Cofi(Method):
             )
         if label_weight or regression:
             share = len(batch.labels_B) / batch.num_rows
-            terms["cofi/label"] = (
-                label_weight * share * classification_loss(student.logits_BC, batch.labels_B)
-            )
+            label_loss = classification_loss(student.logits_BC, batch.labels_B)
+            terms["cofi/label"] = label_weight * share * label_loss
         if self.matching is not None:
             live_L = self.live_L
             if live_L is None:
                 live_L = live_layers(self.drawn, self.sizes.num_layers, student.logits_BC.device)
             terms["cofi/layer"] = mix * self.matching.loss(student, teacher, live_L, batch.num_tokens, ranks)
         if self._is_in("prune"):
-            terms["cofi/lagrangian"] = self._lagrangian(step) / ranks.shares
+            expected, target = self.gates.expected_sparsity(), self._target_sparsity(step)
+            penalty = lagrangian.penalty(expected, target, self.lambda_1, self.lambda_2)
+            terms["cofi/lagrangian"] = penalty / ranks.shares
         return terms
 
-    def _lagrangian(self, step: int) -> Tensor:
-        return lagrangian.penalty(
-            self.gates.expected_sparsity(), self._target_sparsity(step), self.lambda_1, self.lambda_2
-        )
-
     def _target_sparsity(self, step: int) -> float:
-        options = self.options
+        options, start = self.options, (0.0, *self.trial.reached)[-1]
         return lagrangian.scheduled_sparsity(
-            step, self.warmup_steps, options.target_sparsity, options.sparsity_schedule
+            step, self.warmup_steps, options.target_sparsity, options.sparsity_schedule, start
         )
-
-    def evaluation_gates(self) -> Gates:
-        """Deterministic gates from the start of pruning to the cut, none before and after."""
-        gated = self.phase is not None and self.phase.name != "finetune" and self._plan is None
-        return self.gates.at_evaluation() if gated else Gates()
 
     def after_step(self) -> None:
         """Clamp log alpha."""
@@ -244,31 +239,30 @@ class Cofi(Method):
             self.gates.clamp_()
 
     def status(self, step: int) -> Status:
-        """Expected sparsity and its target."""
+        """Expected sparsity and its target; once the student is cut, what it came to."""
         if self.phase is None or self.phase.name == "finetune":
             return Status(0.0, 0.0)
+        if not self._is_in("prune"):
+            assert self.plan is not None, "recovery begins with the cut"
+            return Status(self.plan.sparsity, self.options.target_sparsity)
         with torch.no_grad():
-            expected = float(self.gates.expected_sparsity())
-        pruning = self.phase.name == "prune"
-        target = self._target_sparsity(step) if pruning else self.options.target_sparsity
-        return Status(expected, target)
+            return Status(float(self.gates.expected_sparsity()), self._target_sparsity(step))
 
     def check(self, status: Status, step: int) -> None:
         """Stop a run that is behind its schedule, beyond its target for long, or has nothing left."""
         if self.phase is None or not self._is_in("prune"):
             return
-        expected, target = status.expected_sparsity, status.target_sparsity
-        assert expected is not None
-        assert target is not None
         live_L = live_layers(self.gates.at_evaluation(), self.sizes.num_layers, self.lambda_1.device)
         lengths = self.warmup_steps, self.phase.num_steps, self.closing_steps
-        self.watch.check(expected, target, not live_L.any(), step, *lengths)
+        reached, target = self.gates.reached_sparsity(), status.target_sparsity or 0.0
+        self.watch.check(reached, target, not live_L.any(), step, *lengths)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Gates, multipliers, transform and random streams; the plan, once there is one."""
         tensors = {**self.state_dict(), "stream": self.gates.stream.get_state()}
         return tensors, {
             "plan": None if self._plan is None else self._plan.to_json(),
+            "present": self.gates.present.plan.to_json(),
             "matching_stream": None if self.matching is None else self.matching.stream_state(),
             "since": self.watch.since,
         }
@@ -281,14 +275,22 @@ class Cofi(Method):
         values: dict[str, Any],
     ) -> None:
         """The inverse of `state`."""
+        self.gates.keep(PruningPlan.from_json(values["present"]))
         if values["plan"] is not None:
             self._follow(PruningPlan.from_json(values["plan"]), student.device)
+        elif self.matching is not None:
+            self.matching.narrow(self.gates.present.plan.hidden)
         self.gates.stream.set_state(tensors.pop("stream"))
         if self.matching is not None:
             self.matching.restore_stream(values["matching_stream"])
         self.watch.since = dict(values["since"])
         self.load_state_dict(tensors)
         self._switch(phase, student)
+
+    def go_on(self, phase: Phase) -> None:
+        """A ramp of its own, from the target that was reached."""
+        self.watch = SparsityWatch()
+        warn_if_unreachable(self.mask_learning_rate, self.closing_steps, phase.num_steps)
 
 
 METHOD = Cofi

@@ -6,16 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from cofi_tune.data.arguments import (
-    DATA_EXIT,
-    USAGE_EXIT,
-    Parser,
-    add_source_arguments,
-    source_from_arguments,
-)
+from cofi_tune.data.arguments import Parser, add_source_arguments, source_from_arguments
 from cofi_tune.data.card import describe
 from cofi_tune.data.reader import DataError
 from cofi_tune.tasks import _show
+from cofi_tune.terminal import DATA_EXIT, USAGE_EXIT, fail
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,23 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         task, source = source_from_arguments(args)
     except DataError as error:
-        return _fail(error, DATA_EXIT)
+        return fail(error, DATA_EXIT)
     except ValueError as error:
-        return _fail(error, USAGE_EXIT)
+        return fail(error, USAGE_EXIT)
     try:
         card = describe(task, source, args.tokenizer)
     except DataError as error:
-        return _fail(error, DATA_EXIT)
+        return fail(error, DATA_EXIT)
     if args.json:
         print(json.dumps(card.to_json(), indent=1))
     else:
         _show.print_card(card)
     return 0
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

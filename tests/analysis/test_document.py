@@ -294,3 +294,37 @@ def test_damaged_plans_and_params_do_no_harm(make_source: MakeSource) -> None:
         source.files[run.run_id, "plan.json"] = [b"{", b"[]", b'{"layers": 3}'][number]
         run.params["learning_rate_ratio"] = ["nan", "inf", "<b>"][number]
     assert document(source)["studies"][0]["structures"] == {}
+
+
+LINKS = (("", "0.6"), ("s-0000", "0.6 > 0.75"), ("s-0001", "0.6 > 0.75 > 0.85"))
+
+
+def test_a_model_says_which_chain_it_came_from(make_source: MakeSource) -> None:
+    source = make_source()
+    for parent, chain in LINKS:
+        source.add(tags={"cofi.parent": parent, "cofi.root": "s-0000", "cofi.chain": chain})
+    source.add()
+    [front] = document(source)["fronts"]
+    said = {row["trial"]: (row["parent"], row["chain"]) for row in front["trials"]}
+    assert said == {
+        "s-0000": (None, "link 1 of s-0000: 0.6"),
+        "s-0001": ("s-0000", "link 2 of s-0000: 0.6 > 0.75"),
+        "s-0002": ("s-0001", "link 3 of s-0000: 0.6 > 0.75 > 0.85"),
+        "s-0003": (None, None),
+    }
+
+
+def test_compute_is_added_up_in_the_order_of_ends_over_what_a_trial_holds(make_source: MakeSource) -> None:
+    source = make_source()
+    source.tags = {**source.tags, "device": "cuda", "held": "0.5"}
+    for heard in ("300", "100", "200"):
+        source.add(tags={"cofi.heard_ms": heard})
+    source.add("pruned", tags={"cofi.heard_ms": "no number"})
+    [study] = document(source)["studies"]
+    assert study["processor"] == "GPU"
+    course = study["course"]
+    assert [point["trial"] for point in course] == ["s-0001", "s-0002", "s-0003", "s-0000"]
+    assert [point["seconds"] for point in course] == [10.0, 20.0, 29.5, 39.5]
+    assert course[-1]["compute_hours"] == pytest.approx(0.5 * 39.5 / 3600)
+    volumes = [point["hypervolume"] for point in course]
+    assert volumes == sorted(volumes)

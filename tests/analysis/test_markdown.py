@@ -30,6 +30,16 @@ def test_it_says_what_to_ship_and_how_to_load_it(make_source: MakeSource) -> Non
     assert len(lengths) == 1
 
 
+def test_it_says_whose_timing_a_model_has(make_source: MakeSource) -> None:
+    document = Report(make_source(12)).document()
+    kept, *_ = (row for row in document["fronts"][0]["trials"] if row["on_front"])
+    beaten, *_ = (row for row in document["fronts"][0]["trials"] if not row["on_front"])
+    kept["timed_as"] = beaten["timed_as"] = "s-9999"
+    text = markdown.text(document, ["front.svg", "structure.svg"])
+    assert text.count("s-9999") == 1
+    assert f"{kept['trial']} is timed as s-9999, of the same structure." in text
+
+
 @pytest.mark.parametrize("kind", ["empty", "all failed", "plain"])
 def test_documents_with_little_in_them(make_document: Callable[..., Any], kind: str) -> None:
     document = make_document(kind)

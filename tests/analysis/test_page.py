@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from analysis import charts, columns, figure, heatmap, labels, names, page, sentences
+from analysis import charts, columns, contracts, figure, heatmap, labels, names, page, sentences
 from analysis.labels import Box
 from analysis.svg import BARE, NARROW
 
@@ -231,3 +231,13 @@ def test_texts_can_be_read_in_both_schemes(scheme: int) -> None:
     assert contrast(colours["ink"], colours["pale"]) >= 4.5
     for mark in ("accent", "rest", *(name for name in colours if re.fullmatch(r"c\d", name))):
         assert contrast(colours[mark], colours["paper"]) >= 2.9, mark
+
+
+def test_models_timed_in_a_crowd_are_said_to_be(make_document: Any) -> None:
+    front = make_document("plain")["fronts"][0]
+    alone = {**front, "contract": {**front["contract"], "alone": "yes"}}
+    crowd = {**front, "contract": {**front["contract"], "alone": "no"}}
+    assert sentences.BESIDE in sentences.uncertainty(crowd)
+    assert sentences.BESIDE not in sentences.uncertainty(alone) + sentences.uncertainty(front)
+    assert contracts.label(crowd["contract"]) == contracts.label(front["contract"]) + ", beside other trials"
+    assert contracts.contract_id(alone["contract"]) != contracts.contract_id(crowd["contract"])

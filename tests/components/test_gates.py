@@ -139,6 +139,17 @@ def test_decide_goes_not_far_beyond_its_target(seed: int, target: float) -> None
     assert target <= plan.sparsity < target + 0.03
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("target", [0.5, 0.7, 0.85, 0.95])
+def test_no_sublayer_is_closed_for_a_small_rest(seed: int, target: float) -> None:
+    """In two layers a sublayer is a sixth or a third of all, and the last one takes everything with it."""
+    sizes = Sizes(num_layers=2, num_heads=2, head_size=64, hidden_size=128, num_ffn=512)
+    gates = scatter(LearnedGates(UNITS, sizes, 0.5, seed, CPU), seed, centre=1.0)
+    plan, decided = gates.decide(target)
+    assert target <= plan.sparsity < target + 0.09, "a head is a twelfth of the encoder"
+    assert plan == surgery.plan(decided, sizes)
+
+
 @pytest.mark.parametrize("target", [0.1, 0.5])
 def test_decide_opens_again_what_the_target_does_not_ask_for(target: float) -> None:
     gates = scatter(new_gates(("hidden", "head", "intermediate")), 0, centre=-1.0)

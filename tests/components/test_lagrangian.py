@@ -209,3 +209,13 @@ def test_sizes_of_a_cut_model_are_refused(make_model: MakeModel) -> None:
     config.heads_per_layer = [4, 3, 4]
     with pytest.raises(ValueError, match="already cut"):
         Sizes.of(config)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cubic", "cosine"])
+def test_a_ramp_may_begin_at_what_was_reached(schedule: str) -> None:
+    path = [lagrangian.scheduled_sparsity(step, 50, 0.8, schedule, 0.6) for step in range(80)]
+    assert path[0] == pytest.approx(0.6)
+    assert path == sorted(path)
+    assert path[50:] == pytest.approx([0.8] * 30)
+    whole = [lagrangian.scheduled_sparsity(step, 50, 1.0, schedule) for step in range(80)]
+    assert path == pytest.approx([0.6 + 0.2 * share for share in whole]), "the same shape"

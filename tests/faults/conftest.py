@@ -1,21 +1,26 @@
-"""What the fault tests share: a simulated search and a real MLflow server that can be killed."""
+"""What the fault tests share: a simulated search, and real servers that can be killed: MLflow, PostgreSQL."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
+import secrets
+import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import sqlalchemy
 
 from cofi_tune import outbox, sync
 
@@ -33,11 +38,8 @@ def simulated() -> ModuleType:
 class Server:
     """`mlflow server` on a port of its own, in a process group of its own."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+    def __init__(self, directory: Path, port: int) -> None:
+        self.directory, self.port = directory, port
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -75,14 +77,127 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
     directory = tmp_path / "server"
     directory.mkdir()
-    made = Server(directory)
+    made = Server(directory, free_port())
     try:
         yield made
     finally:
         made.kill()
+
+
+class Postgres:
+    """A PostgreSQL server on a port of its own; as root, whom it refuses, of another user."""
+
+    def __init__(self, directory: Path, programs: Path, port: int) -> None:
+        self.directory, self.programs, self.port = directory, programs, port
+        self.password = secrets.token_urlsafe(12)
+        self.user: dict[str, str | int | list[str]] = {}
+        if os.geteuid() == 0:
+            self.user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            shutil.chown(directory, "postgres", "postgres")
+        secret = directory / "password"
+        secret.write_text(self.password)
+        secret.chmod(0o644)  # in a directory that is its user's alone
+        self._run(
+            "initdb", "--auth", "scram-sha-256", "--username", "cofi", f"--pwfile={secret}", "--no-sync"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.numbers = itertools.count()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.programs / program, "--pgdata", self.directory / "data", *arguments],
+            **self._place(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def _place(self) -> dict[str, Any]:
+        return {**self.user, "cwd": self.directory, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
+
+    def start(self) -> None:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "port": str(self.port),
+            "fsync": "off",
+            "max_connections": "60",
+        }
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.programs / "postgres", "-D", self.directory / "data", *flags],
+                **self._place(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(sqlalchemy.exc.OperationalError):
+                return self.execute("select 1")
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """At once, as if it had crashed: connections are cut."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait()
+            self.process = None
+
+    def url(self, database: str = "postgres", password: str | None = None) -> str:
+        return f"postgresql://cofi:{password or self.password}@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str) -> None:
+        engine = sqlalchemy.create_engine(
+            self.url(), isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+        )
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(statement))
+
+    def fresh(self) -> str:
+        """URL of a new database."""
+        name = f"fresh{next(self.numbers)}"
+        self.execute(f"create database {name}")
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_programs() -> Path:
+    """Debian keeps them off the path, in one directory for each version."""
+    found = shutil.which("postgres") or max(Path("/usr/lib/postgresql").glob("*/bin/postgres"), default=None)
+    if found is None:
+        remedy = "PostgreSQL is needed: apt-get install postgresql"
+        assert not os.environ.get("CI"), remedy
+        pytest.skip(remedy)
+    return Path(found).resolve().parent
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_programs: Path, free_port: Callable[[], int]) -> Iterator[Postgres]:
+    # Not below pytest's own directory, into which its user may not look.
+    with tempfile.TemporaryDirectory(prefix="cofi-postgres-") as directory:
+        made = Postgres(Path(directory), postgres_programs, free_port())
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture
+def running(postgres: Postgres) -> Iterator[Postgres]:
+    """The server, for tests that stop it."""
+    yield postgres
+    if postgres.process is None:
+        postgres.start()
 
 
 @pytest.fixture

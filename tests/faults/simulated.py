@@ -1,15 +1,16 @@
 """A search whose trials take no time, and what it must leave in MLflow.
 
 Study, proposals and outbox are real, only Ray and torch are missing.
-As a command: `python simulated.py OUTPUT NAME TRIALS TRACKING_URI SECONDS_PER_STEP`.
+As a command: `python simulated.py OUTPUT NAME TRIALS TRACKING_URI SECONDS_PER_STEP [STORAGE]`.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def measure(sparsity: float) -> Outcome:
     )
 
 
-def prepare(trial_id: str, proposal: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any], str]:
+def prepare(trial_id: str, proposal: Mapping[str, Any], link: Any) -> tuple[Any, Mapping[str, Any], str]:
     """The job is the sparsity; the settings are some."""
     return proposal["sparsity"], {"method": "cofi", "batch_size": 32, **proposal}, ""
 
@@ -69,6 +70,7 @@ def search(
     uri: str,
     say: Callable[[str], None] = print,
     before: Callable[[int, int], None] = lambda trial, step: None,
+    storage: str | None = None,
 ) -> None:
     """Until so many trials are finished; every fourth one fails.
 
@@ -79,9 +81,10 @@ def search(
         uri: of MLflow.
         say: told what the user would be told.
         before: called before each report with the trial's number and the step.
+        storage: of the study; None: SQLite in the output.
     """
     (output / name).mkdir(parents=True, exist_ok=True)
-    storage = default_storage(output)
+    storage = storage or default_storage(output)
     study = optuna_study.open_study(storage, name, {"task": "simulated"})
     unfinished, done = optuna_study.settle(study), optuna_study.finished(study)
     study.set_user_attr("tracking", {"uri": uri, "password": False, "tags": TAGS})
@@ -117,9 +120,10 @@ def client_of(uri: str) -> mlflow.MlflowClient:
 
 
 def runs_of(uri: str, name: str) -> dict[str, mlflow.entities.Run]:
-    """The runs by trial id; each trial has one."""
+    """The runs by trial id, as far as the server has been told; each trial has one."""
     client = client_of(uri)
-    found = list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+    experiment = client.get_experiment_by_name(name)
+    found = [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
     runs = {run.data.tags["cofi.trial_id"]: run for run in found}
     assert len(runs) == len(found)
     return runs
@@ -142,6 +146,25 @@ def check(uri: str, name: str, trials: int) -> dict[str, mlflow.entities.Run]:
     return runs
 
 
+def run_together(output: Path, names: Sequence[str], uri: str, *storage: str) -> None:
+    """Searches that start at once into the same databases, each in a process; all must end well."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(output), name, "4", uri, "0", *storage],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            text=True,
+        )
+        for name in names
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * len(names), outputs
+    assert outputs == [""] * len(names)
+    for name in names:
+        check(uri, name, 4)
+
+
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -156,4 +179,5 @@ if __name__ == "__main__":
         int(sys.argv[3]),
         sys.argv[4],
         before=lambda trial, step: time.sleep(float(sys.argv[5])),
+        storage=sys.argv[6] if len(sys.argv) > 6 else None,
     )

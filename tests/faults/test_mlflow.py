@@ -69,10 +69,9 @@ def test_server_down_at_the_start_and_killed_midway(
     assert before_kill == {name: runs[name].info.run_id for name in before_kill}
     assert sorted(before_kill) == ["s (study)", "s-0000", "s-0001", "s-0002", "s-0003"]
     assert synced() == (0, "s: 0 written, 6 were there already\n")
-    # As if it had died before it could say how much of a trial it had.
+    # As if it had died before it could say that it had all of a trial.
     run_id = runs["s-0002"].info.run_id
     simulated.client_of(server.uri).delete_tag(run_id, "cofi.whole")
-    simulated.client_of(server.uri).set_tag(run_id, "cofi.reports", "0")
     assert synced() == (0, "s: 1 written, 5 were there already\n")
     simulated.check(server.uri, "s", 6)
 
@@ -85,32 +84,33 @@ def test_hanging_server_does_not_slow_a_search(
     synced: Synced,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     server.start()
     times: list[float] = []
 
     def before(trial: int, step: int) -> None:
         if (trial, step) == (1, 1):
             simulated.until(lambda: "s-0000" in simulated.runs_of(server.uri, "s"))
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "12")
             server.signal(signal.SIGSTOP)
         if step == 1:
             times.append(time.monotonic())
         if (trial, step) == (7, simulated.STEPS):
             simulated.until(lambda: len(said) == 1)
             server.signal(signal.SIGCONT)
+            monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
             simulated.until(lambda: len(said) == 2)
 
     try:
         simulated.search(tmp_path, "s", 8, server.uri, said.append, before)
     finally:
         server.signal(signal.SIGCONT)
-    assert times[7] - times[1] < 3
+    assert times[7] - times[1] < 8, "nobody waited for one answer, which takes 12 s not to come"
     assert said[1] == "MLflow is back; what it missed is written"
     assert synced()[0] == 0
     simulated.check(server.uri, "s", 8)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2))])
 def test_driver_killed_again_and_again(
     simulated: ModuleType, tmp_path: Path, synced: Synced, seed: int
 ) -> None:

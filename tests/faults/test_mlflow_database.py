@@ -25,23 +25,8 @@ Synced = Callable[[], tuple[int, str]]
 
 def test_two_searches_into_the_same_fresh_database(simulated: ModuleType, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    script = Path(__file__).with_name("simulated.py")
     names = ("one", "two", "three")
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path), name, "4", uri, "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=simulated.ENVIRONMENT,
-            text=True,
-        )
-        for name in names
-    ]
-    outputs = [process.communicate(timeout=200)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], outputs
-    assert outputs == ["", "", ""]
-    for name in names:
-        simulated.check(uri, name, 4)
+    simulated.run_together(tmp_path, names, uri)
     assert not list(tmp_path.glob("mlflow.db.*.new*"))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cofi_tune import evaluate
-from cofi_tune.components import distillation
+from cofi_tune.components import distillation, lagrangian
 from cofi_tune.components.gates import UNITS, Unit
 from cofi_tune.config import TrialConfig
 from cofi_tune.data.encoded import EncodedTask
@@ -77,6 +77,7 @@ def test_it_reaches_its_target(new: Run, toy: EncodedTask, units: tuple[Unit, ..
     assert targets == sorted(targets)
     assert targets[-1] == pytest.approx(target)
     assert targets[0] < target / 2
+    assert {progress.expected_sparsity for progress in of_phase(reports, "recover")} == {plan.sparsity}
 
 
 def test_gates_that_move_too_slowly_are_told_and_stopped(new: Run) -> None:
@@ -143,12 +144,12 @@ def test_finetuning_comes_first_and_without_gates(new: Run) -> None:
         assert progress.phase == "finetune"
         assert set(progress.losses) == {"cofi/prediction", "cofi/layer", "loss"}
         assert progress.expected_sparsity == progress.target_sparsity == 0.0
-        assert training.method.before_forward(0) == training.method.evaluation_gates() == Gates()
+        assert training.method.before_forward(0) == Gates()
     assert all(torch.equal(before[n], a) for n, a in training.method.gates.log_alpha.items())
     progress = next(reports)
     assert progress.phase == "prune"
     assert "cofi/lagrangian" in progress.losses
-    assert any(g is not None for g in training.method.evaluation_gates())
+    assert all(g is not None for g in training.method.before_forward(0))
     assert any(not torch.equal(before[n], a) for n, a in training.method.gates.log_alpha.items())
 
 
@@ -161,7 +162,7 @@ def test_recovery_trains_the_cut_model(new: Run) -> None:
         if progress.phase == "recover":
             assert set(progress.losses) == {"cofi/prediction", "cofi/layer", "loss"}
             assert progress.learning_rate <= 0.5e-3
-            assert training.method.before_forward(0) == training.method.evaluation_gates() == Gates()
+            assert training.method.before_forward(0) == Gates()
             weights.append({n: w.detach().clone() for n, w in training.student.named_parameters()})
     plan = training.method.plan
     assert plan is not None
@@ -252,7 +253,8 @@ def test_multipliers_ascend_and_masks_descend(new: Run, toy: EncodedTask) -> Non
     start = method.gates.expected_sparsity().item()
     for _ in range(2):
         optimizer.zero_grad()
-        method._lagrangian(phase.num_steps).backward()
+        sparsity, target = method.gates.expected_sparsity(), method.options.target_sparsity
+        lagrangian.penalty(sparsity, target, method.lambda_1, method.lambda_2).backward()
         optimizer.step()
         method.after_step()
     assert method.lambda_1.item() == pytest.approx(-0.5, rel=1e-2)
@@ -273,7 +275,7 @@ def test_rates_and_steps_follow_their_options(new: Run) -> None:
         epochs=30, warmup_fraction=0.25, mask_travel=20.0, multiplier_ratio=3.0, recover_fraction=0.2
     ).method
     assert method.phases() == [
-        Phase("prune", 96, 1e-3),
+        Phase("prune", 96, 1e-3, hands_on=True),
         Phase("recover", 24, 1e-3, select_best=True),
     ]
     assert method.warmup_steps == 24

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from cofi_tune import evaluate, loop, methods
+from cofi_tune import evaluate, methods
 from cofi_tune.config import TrialConfig
 from cofi_tune.data.batches import RowStream, collate
 from cofi_tune.data.encoded import EncodedTask
-from cofi_tune.loop import Step, Training
+from cofi_tune.loop import Training
 from cofi_tune.methods import Method
 from cofi_tune.modeling_cofi import CofiForSequenceClassification, Gates
 from cofi_tune.ranks import ALONE
+from cofi_tune.step import Step, encode
 
 MakeModel = Callable[..., CofiForSequenceClassification]
 
@@ -107,9 +108,7 @@ def test_gradients_reach_every_parameter_that_wants_one(
     for phase in method.phases():
         student = method.enter(phase, student)
         batch = collate(toy.splits["train"], next(rows), student.device)
-        taught = (
-            loop.encode(teacher, batch, Gates(), with_hidden_states=True) if method.uses_teacher else None
-        )
+        taught = encode(teacher, batch, Gates(), with_hidden_states=True) if method.uses_teacher else None
         step = Step(student, method, ALONE)
         step.zero_grad()
         torch.stack(list(step(batch, taught, 0).values())).sum().backward()

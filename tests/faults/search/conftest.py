@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
+
+from cofi_tune import mirror
 
 SITE = Path(__file__).parents[1] / "site"
 MARK = "COFI_TEST_RUN"
@@ -28,6 +34,17 @@ def space(draw):
     }
 POINTS = [{"cofi/target_sparsity": 0.5}]
 """
+CHAINED = """
+def space(draw):
+    return {
+        "cofi/target_sparsity": draw.suggest_float("cofi/target_sparsity", 0.3, 0.6),
+        "cofi/layer_mix": draw.suggest_float("cofi/layer_mix", 0.4, 0.6),
+        "cofi/mask_travel": 40.0,
+        "cofi/warmup_fraction": 0.3,
+    }
+POINTS = [{"cofi/layer_mix": 0.5}]
+CHAIN = (0.5, 0.6)
+"""
 
 
 class Search:
@@ -39,6 +56,10 @@ class Search:
         self.faults: list[dict[str, Any]] = []
         self.environment: dict[str, str] = {}
         self.trials = 2
+        self.space = output / "easy.py"
+        self.has_models = True
+        self.storage = f"sqlite:///{output}/optuna.db"
+        self.tracking_uri = f"sqlite:///{output}/mlflow.db"
 
     def command(self, *more: str) -> list[str]:
         return [
@@ -46,8 +67,16 @@ class Search:
             *("--trials", str(self.trials), "--max-train-samples", "480", "--epochs", "4"),
             *("--teacher-epochs", "1", "--cpus-per-worker", "1", "--name", "s"),
             *("--checkpoint-seconds", "0.3", "--output", str(self.output)),
-            *("--space", str(self.output / "easy.py"), *self.flags, *more),
+            *("--space", str(self.space), *self.flags, *more),
         ]
+
+    def chained(self) -> Search:
+        """Three trials: a chain of two, and the first of another."""
+        self.space.write_text(CHAINED)
+        self.trials = 3
+        self.flags = [*self.flags, "--chain-epochs", "1"]
+        self.environment = {"COFI_TEST_NO_RAY": "1"}
+        return self
 
     def start_environment(self) -> dict[str, str]:
         return {
@@ -69,7 +98,7 @@ class Search:
             start_new_session=True,
         )
 
-    def run(self, *more: str, status: int = 0, timeout: float = 240) -> str:
+    def run(self, *more: str, status: int = 0, timeout: float = 600) -> str:
         process = self.start(*more)
         try:
             text = process.communicate(timeout=timeout)[0]
@@ -78,6 +107,17 @@ class Search:
         assert process.returncode == status, text
         assert "Traceback (most" not in text, text
         return text
+
+    def killed_in_turn(self, faults: Sequence[dict[str, Any]], once: Path) -> None:
+        """Start it again and again, each time with one fault, which kills it."""
+        for fault in faults:
+            struck = once / f"struck-{len([*once.glob('struck-*')])}"
+            self.faults = [{**fault, "do": "kill", "once": str(struck)}]
+            process = self.start()
+            text = process.communicate(timeout=600)[0]
+            assert process.returncode == -signal.SIGKILL, text
+            assert struck.exists(), fault
+        self.faults = []
 
     def until(self, process: subprocess.Popen[str], words: str) -> str:
         """Everything it printed up to a line with these words."""
@@ -91,7 +131,7 @@ class Search:
 
     @property
     def study(self) -> optuna.Study:
-        return optuna.load_study(study_name="s", storage=f"sqlite:///{self.output}/optuna.db")
+        return optuna.load_study(study_name="s", storage=self.storage)
 
     def reasons(self) -> list[str | None]:
         return [trial.user_attrs["outcome"]["reason"] for trial in self.study.trials]
@@ -109,11 +149,16 @@ class Search:
 
     def check(self) -> None:
         """As many trials as were asked for, each once: in Optuna, in MLflow, on disk; nothing left over."""
+        self.check_trials()
+        self.no_process_is_left()
+
+    def check_trials(self) -> None:
+        """The same, but for processes."""
         ids = [f"s-{number:04d}" for number in range(self.trials)]
         trials = self.study.trials
         assert [trial.user_attrs["trial_id"] for trial in trials] == ids
         assert all(trial.state.is_finished() for trial in trials), [trial.state for trial in trials]
-        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{self.output}/mlflow.db")
+        client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
         runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
         assert sorted(run.info.run_name for run in runs) == sorted([*ids, "s (study)"])
         assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
@@ -125,35 +170,32 @@ class Search:
         for number, trial in enumerate(trials):
             directory = self.output / "s" / "trials" / ids[number]
             assert not (directory / "checkpoints").exists()
-            if trial.state is TrialState.COMPLETE:
+            if trial.state is TrialState.COMPLETE and self.has_models:
                 assert (directory / "model" / "model.safetensors").is_file()
         assert not list((self.output / "s").glob(".*"))
-        self.no_process_is_left()
 
-    def processes(self) -> list[str]:
+    def find(self, words: str = "") -> list[psutil.Process]:
+        """Its processes, and those that they started, whose command holds these words."""
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == str(self.output):
-                    found.append(" ".join(process.cmdline())[:120])
+                if process.environ().get(MARK) == str(self.output) and words in " ".join(process.cmdline()):
+                    found.append(process)
             except (psutil.Error, OSError):
                 continue
         return found
 
     def no_process_is_left(self, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
-        while (left := self.processes()) and time.monotonic() < deadline:
+        while (left := self.find()) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert left == []
 
     def end_all(self) -> None:
         """Whatever a failed test left running; all of it is ours by its mark."""
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARK) == str(self.output):
-                    process.kill()
-            except (psutil.Error, OSError):
-                continue
+        for process in self.find():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -176,10 +218,84 @@ def undisturbed(prepared: Path) -> Search:
 @pytest.fixture
 def search(prepared: Path, tmp_path: Path) -> Any:
     """A new study with the data and the teacher that are there already."""
-    output = tmp_path / "runs"
+    made = Search(_copied(prepared, tmp_path / "runs"))
+    yield made
+    made.end_all()
+
+
+@pytest.fixture(scope="session")
+def undisturbed_chain(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """A search with a chain that nothing happened to."""
+    made = Search(_copied(prepared, tmp_path_factory.mktemp("chain") / "runs")).chained()
+    made.run()
+    made.check()
+    return made
+
+
+def _copied(prepared: Path, output: Path) -> Path:
     for name in ("data", "teachers"):
         shutil.copytree(prepared / name, output / name)
     shutil.copy(prepared / "easy.py", output)
-    made = Search(output)
+    return output
+
+
+class Bucket:
+    """moto's server, which keeps everything in memory, with one bucket."""
+
+    def __init__(self, log: Path, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.address,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "s3cret-of-tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+                stdout=file,
+                stderr=file,
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError):
+                self.make("bucket")
+                return
+            assert self.process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def make(self, name: str) -> None:
+        urllib.request.urlopen(urllib.request.Request(f"{self.address}/{name}", method="PUT"), timeout=5)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    made = Bucket(tmp_path / "moto.log", free_port())
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mirror._opened.cache_clear()
     yield made
-    made.end_all()
+    made.end()
+    mirror._opened.cache_clear()
+
+
+@pytest.fixture
+def in_bucket(search: Any, bucket: Bucket, tmp_path: Path) -> Any:
+    """A new study in the bucket, its databases on a disk that stays."""
+    stays = tmp_path / "stays"
+    stays.mkdir()
+    search.space = Path(shutil.copy(search.output / "easy.py", stays))
+    search.place = mirror.of_url("s3://bucket/runs")
+    search.output = search.place.local
+    search.has_models = False  # those of an earlier disk stay in the bucket
+    search.storage, search.tracking_uri = (f"sqlite:///{stays}/{name}.db" for name in ("optuna", "mlflow"))
+    search.flags = ["--output", "s3://bucket/runs/", "--storage", search.storage]
+    search.flags += ["--tracking-uri", search.tracking_uri]
+    return search

@@ -2,11 +2,13 @@
 
 Python imports this file at its start where the folder is in PYTHONPATH. `COFI_TEST_FAULTS` is a JSON list of
     {"at": "module:qualified.name", "when": "before" or "after", "nth": 1, "do": "kill", "once": "path"}
-with `do` one of kill (SIGKILL of this process), hang, memory (an error), limit and unlimit (of this process's
-address space, really). With `once` it strikes one time in all processes together: whoever can make the file.
+with `do` one of kill (SIGKILL of this process), stall (for 20 s), hang, child (starts one that stays), memory
+(an error), limit and unlimit (of this process's address space, really). With `once` it strikes one time in
+all processes together: whoever can make the file.
 
 `COFI_TEST_CLOCK=1` times models by their parameters, so that two searches of one seed can be compared.
 `COFI_TEST_STOPWATCH=path` appends the seconds that each trial spends in its own work, reports left out.
+`COFI_TEST_OUTAGE_SECONDS=n` makes a search wait so long for a database or a URL that has gone.
 `COFI_TEST_NO_RAY=1` runs trials in the driver's own process: quicker, where Ray's part is not what is tested.
 """
 
@@ -20,6 +22,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -37,8 +40,12 @@ def strike(fault: dict[str, Any]) -> None:
     match fault["do"]:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "stall":
+            time.sleep(20)
         case "hang":
             time.sleep(3600)
+        case "child":
+            subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         case "memory":
             raise MemoryError("no more of it")
         case "limit":
@@ -87,6 +94,10 @@ def count_instead_of_timing(latency: ModuleType) -> None:
         return tuple(latency.Latency(s, 1.0, 1 / ratio, ratio, ratio, ratio, 1, 1, 1) for s in scenarios)
 
     latency.measure = measure
+
+
+def be_impatient(module: ModuleType) -> None:
+    module.OUTAGE_SECONDS = float(os.environ["COFI_TEST_OUTAGE_SECONDS"])
 
 
 def run_trials_here(trial: ModuleType) -> None:
@@ -160,6 +171,9 @@ for one in json.loads(os.environ.get("COFI_TEST_FAULTS", "[]")):
     changes.setdefault(one["at"].partition(":")[0], []).append(functools.partial(put_in, fault=one))
 if os.environ.get("COFI_TEST_CLOCK"):
     changes.setdefault("cofi_tune.latency", []).append(count_instead_of_timing)
+if os.environ.get("COFI_TEST_OUTAGE_SECONDS"):
+    changes.setdefault("cofi_tune.storage", []).append(be_impatient)
+    changes.setdefault("cofi_tune.mirror", []).append(be_impatient)
 if os.environ.get("COFI_TEST_NO_RAY"):
     changes.setdefault("cofi_tune.trial", []).append(run_trials_here)
 if os.environ.get("COFI_TEST_STOPWATCH"):

@@ -1,0 +1,57 @@
+"""A Ray that was too slow to start is started once more, one that cannot start is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from cofi_tune.config import StudyConfig
+from cofi_tune.ray_session import RAY_ITSELF, ray_started
+
+StudyConfigs = Callable[..., StudyConfig]
+
+
+@pytest.mark.ray
+def test_ray_that_is_late_starts_once_more_and_alone(
+    tmp_path: Path, study_config: StudyConfigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends as if its raylet took longer than 30 s; what that has started ends by itself, later."""
+    from ray._private import services
+
+    really, late = services.get_node, []
+
+    def get_node(*args: Any, **more: Any) -> Any:
+        if not late:
+            late.extend(process for process in psutil.Process().children() if process.name() in RAY_ITSELF)
+            raise Exception("The current node timed out during startup.")
+        return really(*args, **more)
+
+    monkeypatch.setattr(services, "get_node", get_node)
+    with ray_started(study_config(tmp_path), None):
+        assert ray.is_initialized()
+        assert late
+        _, alive = psutil.wait_procs(late, timeout=30)
+        assert not alive
+
+
+def test_ray_that_cannot_start_is_tried_once(
+    tmp_path: Path, study_config: StudyConfigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def init(**settings: Any) -> None:
+        calls.append(settings)
+        raise FileNotFoundError(2, "No such file or directory", "/proc/nowhere")
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(OSError, match="Ray does not start on this machine"),
+        ray_started(study_config(tmp_path), None),
+    ):
+        pass
+    assert len(calls) == 1
