@@ -22,8 +22,8 @@ class GroupReports(UserCallback):
     """Takes the first worker's reports where the group is controlled, and keeps them for the trial."""
 
     def __init__(self) -> None:
-        """In a trial: what is kept dies with its node and, where Ray can place it there, with no other."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        """In a trial: what is kept dies with the trial's node, and with no other."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     def after_report(self, run_context: object, metrics: list[dict[str, Any]], checkpoint: object) -> None:

@@ -64,8 +64,6 @@ class Message:
     content: Progress | Outcome
     warnings: tuple[str, ...] = ()
     """What the worker warned of since its last report."""
-    placement_group: str | None = None
-    """Of the worker's group (hex), so that the driver can free it whatever happens to the trial."""
     earlier: tuple[Progress, ...] = ()
     """With an attempt's first message: the reports before its checkpoint, which may have been lost."""
 
@@ -165,7 +163,7 @@ def decode(text: str) -> Message:
     of_kind = Progress(**raw["content"]) if raw["kind"] == "progress" else None
     content = of_kind or outcome_from_json(raw["content"])
     earlier = tuple(Progress(**one) for one in raw["earlier"])
-    return Message(content, tuple(raw["warnings"]), raw["placement_group"], earlier)
+    return Message(content, tuple(raw["warnings"]), earlier)
 
 
 def outcome_from_json(raw: Mapping[str, Any]) -> Outcome:

@@ -65,7 +65,7 @@ class Job:
     """In how many parts a worker takes its share of a batch: 2 once it did not fit in memory."""
 
 
-def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = None) -> None:
+def work(job: Job, ranks: Ranks, report: Report) -> None:
     """Run a trial to its end.
 
     Reports as often on every rank, since a report is a barrier for them; only the first rank's counts.
@@ -74,7 +74,6 @@ def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = N
         job: the trial.
         ranks: this worker's place.
         report: takes every message; the last one holds the `Outcome`.
-        placement_group: of this worker's group, passed on.
 
     Raises:
         Exception: memory ran out, and the batch can still be taken in parts; or something broke on this one
@@ -88,7 +87,7 @@ def work(job: Job, ranks: Ranks, report: Report, placement_group: str | None = N
     earlier: list[Progress] = []
 
     def say(content: Progress | Outcome) -> None:
-        report(Message(content, _take(collected), placement_group, _take(earlier)))
+        report(Message(content, _take(collected), _take(earlier)))
 
     with _collected_warnings() as collected, watchdog as dog:
         if job.parts > 1:
@@ -203,7 +202,6 @@ def in_train(config: dict[str, Any]) -> None:
     """Runs this worker's part of a trial, joined with the other workers that Ray Train has started."""
     import ray.train
     import ray.train.torch
-    from ray.util import get_current_placement_group
 
     from cofi_tune.process_group import joined
 
@@ -214,10 +212,8 @@ def in_train(config: dict[str, Any]) -> None:
         # Workers of a node see all GPUs of their group; each has its own among them.
         own = {"device": str(ray.train.torch.get_device())}
         job = Job(job.trial_id, job.trial, job.setup.model_copy(update=own))
-    group = get_current_placement_group()
-    group_id = group.id.hex() if group is not None else None
     with joined(ranks, job.setup.device):
-        work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}), group_id)
+        work(job, ranks, lambda message: ray.train.report({KEY: encode(message)}))
 
 
 def quiet_libraries() -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray import tune
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
-from cofi_tune.messages import KEY
-
-FREE_AFTER_SECONDS = 2.0
-"""How long Ray Train may take by itself."""
+LOOK_SECONDS = 2.0
+"""From one look at the groups to the next: so long Ray Train may take by itself."""
 
 
 class GroupSweeper(tune.Callback):
-    """Frees worker groups that outlive their trial: Ray Train's own cleaner fails beside another Ray."""
+    """Frees groups that outlive who has made them: the controller of a trial's workers.
+
+    Ray keeps them until their job ends. Ray Train's own cleaner knows a group only once its workers have
+    started, and fails beside another Ray.
+    """
 
     def __init__(self, recovered: Callable[[str], None]) -> None:
         """
@@ -26,59 +28,56 @@ class GroupSweeper(tune.Callback):
             recovered: called with Tune's id of a trial that lost a process and is tried once more.
         """
         self.recovered = recovered
-        self.groups: dict[str, str] = {}
-        """Ids in hex, by Tune's id of the trial."""
-        self.timers: dict[str, threading.Timer] = {}
+        self._over = threading.Event()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: the Tuner pickles its callbacks."""
         return {}
 
     def __enter__(self) -> GroupSweeper:
-        """Nothing to open."""
+        """Begin to look; Ray runs."""
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Free what is left while Ray still runs: a call after its end would start another one."""
-        for timer in self.timers.values():
-            timer.cancel()
-        for group in {*self.groups.values(), *self.timers}:
-            free_group(group)
-
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        """Remember the trial's group."""
-        if KEY in result:
-            group = json.loads(result[KEY])["placement_group"]
-            if group is not None:
-                self.groups[trial.trial_id] = group
+        """Look no longer, while Ray still runs; one that has died may not answer."""
+        self._over.set()
+        self._thread.join(2 * LOOK_SECONDS)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Its next attempt has a group of its own."""
-        self._free(trial)
+        """It lost a process."""
         self.recovered(trial.trial_id)
 
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """It is over."""
-        self._free(trial)
+    def _look(self) -> None:
+        before: set[str] = set()
+        while not self._over.wait(LOOK_SECONDS):
+            with contextlib.suppress(Exception):  # whatever is wrong with Ray, others say so
+                now = orphaned_groups()
+                for group in now & before:
+                    free_group(group)
+                before = now
 
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """It is over."""
-        self._free(trial)
 
-    def _free(self, trial: Any) -> None:
-        group = self.groups.pop(trial.trial_id, None)
-        if group is not None:
-            self.timers[group] = threading.Timer(FREE_AFTER_SECONDS, free_group, [group])
-            self.timers[group].daemon = True
-            self.timers[group].start()
+def orphaned_groups() -> set[str]:
+    """Ids, in hex, of the placement groups of this job whose actor is dead."""
+    job = ray.get_runtime_context().get_job_id()
+    # The public table of placement groups does not say who has made them.
+    table = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
+    return {
+        row.placement_group_id.hex()
+        for row in map(PlacementGroupTableData.FromString, table)
+        # Of those that the driver has made, Tune's own, it says the same.
+        if row.creator_actor_dead
+        and not ray.ActorID(row.creator_actor_id).is_nil()
+        and row.creator_job_id.hex() == job
+        and row.state != PlacementGroupTableData.REMOVED
+    }
 
 
 def free_group(group: str) -> None:
-    """Remove a placement group, given its id in hex; nothing happens where it, or Ray, is gone."""
+    """Remove a placement group, given its id in hex."""
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    if not ray.is_initialized():
-        return
-    with contextlib.suppress(Exception):
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))

@@ -112,7 +112,7 @@ def marked(monkeypatch: pytest.MonkeyPatch, prepared: Path) -> Path:
 
 
 def no_process_is_left(output: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while (left := ray_processes_of(output)) and time.monotonic() < end:
         time.sleep(0.5)
     assert left == []

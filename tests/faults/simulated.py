@@ -158,14 +158,14 @@ def run_together(output: Path, names: Sequence[str], uri: str, *storage: str) ->
         )
         for name in names
     ]
-    outputs = [process.communicate(timeout=200)[0] for process in running]
+    outputs = [process.communicate(timeout=600)[0] for process in running]
     assert [process.returncode for process in running] == [0] * len(names), outputs
     assert outputs == [""] * len(names)
     for name in names:
         check(uri, name, 4)
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -90,7 +90,7 @@ def test_hanging_server_does_not_slow_a_search(
     def before(trial: int, step: int) -> None:
         if (trial, step) == (1, 1):
             simulated.until(lambda: "s-0000" in simulated.runs_of(server.uri, "s"))
-            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "12")
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "25")
             server.signal(signal.SIGSTOP)
         if step == 1:
             times.append(time.monotonic())
@@ -104,7 +104,7 @@ def test_hanging_server_does_not_slow_a_search(
         simulated.search(tmp_path, "s", 8, server.uri, said.append, before)
     finally:
         server.signal(signal.SIGCONT)
-    assert times[7] - times[1] < 8, "nobody waited for one answer, which takes 12 s not to come"
+    assert times[7] - times[1] < 20, "nobody waited for one answer, which takes 25 s not to come"
     assert said[1] == "MLflow is back; what it missed is written"
     assert synced()[0] == 0
     simulated.check(server.uri, "s", 8)

@@ -185,7 +185,8 @@ class Search:
                 continue
         return found
 
-    def no_process_is_left(self, seconds: float = 30) -> None:
+    def no_process_is_left(self, seconds: float = 90) -> None:
+        """Soon; Ray's agents outlive a raylet that was killed by up to a minute."""
         deadline = time.monotonic() + seconds
         while (left := self.find()) and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -257,7 +258,7 @@ class Bucket:
                 stdout=file,
                 stderr=file,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             with contextlib.suppress(OSError):
                 self.make("bucket")

@@ -44,7 +44,7 @@ def test_killed_and_resumed_from_the_bucket_on_a_fresh_disk(in_bucket: Any, undi
     process = in_bucket.start()
     text = in_bucket.until(process, "trial 0000 prune")
     trial = in_bucket.output / "s" / "trials" / "s-0000"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not in_bucket.place.names(trial / "checkpoints"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -69,7 +69,7 @@ def far(in_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             stderr=log,
             start_new_session=True,
         )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while sum(one["Alive"] for one in head.global_state.node_table()) < 2:
         assert node.poll() is None, (tmp_path / "node.log").read_text()
         assert time.monotonic() < deadline

@@ -25,7 +25,7 @@ def test_driver_that_stalls_hears_the_end_of_a_trial_all_the_same(search: Any, u
     search.flags = ["--workers-per-trial", "1"]
     reports = len(undisturbed.curve(0))
     search.faults = [{"at": "cofi_tune.outbox:Outbox.heard", "nth": reports, "do": "stall"}]
-    search.run(timeout=150)
+    search.run()
     search.check()
     assert search.front() == undisturbed.front()
 
@@ -187,7 +187,7 @@ def mounted(search: Any, options: str, command: list[str]) -> str:
         text=True,
         check=False,
         env=environment,
-        timeout=400,
+        timeout=600,
     )
     if "mount:" in done.stderr and "permission" in done.stderr.lower():
         pytest.skip("this machine lets nobody mount a file system")
@@ -225,7 +225,7 @@ def test_leftovers_of_a_killed_driver_are_ended_and_said(search: Any) -> None:
     process = search.start()
     search.until(process, "trial 0000 prune")
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert search.find("sleep")
     search.faults = []
     text = search.run()
