@@ -29,10 +29,10 @@ test-cluster: install
 	$(BIN)/python -m pytest -m cluster
 
 test-faults: install
-	$(BIN)/python -m pytest -m "faults and not cluster and not long" -n 2
+	$(BIN)/python -m pytest -m "faults and not cluster and not long" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-long: install
-	$(BIN)/python -m pytest -m long -n 2
+	$(BIN)/python -m pytest -m long -n 2 --dist loadgroup --no-loadscope-reorder
 
 format: install
 	$(BIN)/ruff check --fix

@@ -210,8 +210,12 @@ class LiveTable(Lines):
         return [plain[0], state, *plain[1:]]
 
 
+STATE_DUMP = "[state-dump]"
+"""Before each line of the counters that Ray prints when a node dies."""
+
+
 class Foreign(io.TextIOBase):
-    """Takes what libraries print, and lets the first words of a line through, once."""
+    """Takes what libraries print, and lets the first words of a line through, once; of counters none."""
 
     def __init__(self, watch: Lines) -> None:
         self.watch = watch
@@ -221,7 +225,7 @@ class Foreign(io.TextIOBase):
         """Print like a note."""
         for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
             first = line.strip().split(". ")[0][:200]
-            if first and first not in self._seen:
+            if first and first not in self._seen and not first.startswith(STATE_DUMP):
                 self._seen.add(first)
                 self.watch.note(first)
         return len(text)

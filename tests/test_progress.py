@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cofi_tune.messages import Asked, Link, Outcome
-from cofi_tune.progress import Lines, LiveTable
+from cofi_tune.progress import Foreign, Lines, LiveTable
 from cofi_tune.records import Progress
 
 FIRST = Asked("s-0000", {"layer_mix": 0.5}, {}, link=Link("s-0000", None, 1, (0.6, 0.75, 0.9)))
@@ -70,3 +70,12 @@ def test_the_table_names_the_parent() -> None:
         table.started(asked)
     table.console.print(table._render())
     assert any(line.startswith("0001 after 0000") for line in said(table))
+
+
+def test_what_libraries_print_is_said_once_and_counters_never() -> None:
+    lines = Lines(console(), "s")
+    foreign = Foreign(lines)
+    foreign.write("(raylet) a node is dead. This can happen when\n[state-dump] Work.Handle - 1 total\n")
+    foreign.write("\x1b[36m(raylet) a node is dead\x1b[0m. Again\n")
+    [line] = said(lines)
+    assert line.endswith("(raylet) a node is dead")

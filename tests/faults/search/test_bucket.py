@@ -84,6 +84,7 @@ def test_disk_lost_at_each_of_many_points(in_bucket: Any, undisturbed: Any, tmp_
 
 
 def test_short_outage_is_waited_for(in_bucket: Any, bucket: Any, undisturbed: Any) -> None:
+    in_bucket.environment = {"COFI_TEST_NO_RAY": "1"}
     process = in_bucket.start()
     text = in_bucket.until(process, "trial 0000 prune")
     bucket.process.send_signal(signal.SIGSTOP)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.faults
+# On one process, which makes what they compare with only once.
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("chains")]
 
 KILLS = [
     {"at": "cofi_tune.proposals:Proposals._enqueue", "nth": 2, "when": "after"},  # the link is asked for

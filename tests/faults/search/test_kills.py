@@ -51,7 +51,8 @@ def test_worker_that_dies_at_the_same_place_is_given_up_and_others_go_on(search:
     search.check()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 5))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
 def test_driver_killed_at_random_until_done(search: Any, undisturbed: Any, seed: int) -> None:
     """Nobody's clean-up runs: what the driver, its Ray and its workers leave, the next run finds and ends."""
     stream = random.Random(seed)

@@ -113,6 +113,7 @@ def test_server_that_stays_away_ends_the_search_in_words(
 
 def test_another_machine_with_another_output_is_refused(search: Any, tmp_path: Path) -> None:
     """It knows nothing of the first one's lock on its disk; the database does."""
+    search.environment["COFI_TEST_NO_RAY"] = "1"
     first = search.start()
     search.until(first, "trial 0000 starts")
     first.send_signal(signal.SIGSTOP)  # or it may be done before the second one looks

@@ -22,12 +22,14 @@ HANGS = {"at": "cofi_tune.loop:Training._train", "nth": 20, "do": "hang"}
 
 def test_driver_that_stalls_hears_the_end_of_a_trial_all_the_same(search: Any, undisturbed: Any) -> None:
     """Its workers are gone by then: what they said last waits, and nothing waits for ever behind it."""
+    search.trials = 1
     search.flags = ["--workers-per-trial", "1"]
     reports = len(undisturbed.curve(0))
     search.faults = [{"at": "cofi_tune.outbox:Outbox.heard", "nth": reports, "do": "stall"}]
     search.run()
     search.check()
-    assert search.front() == undisturbed.front()
+    assert search.reasons() == [None]
+    assert search.curve(0) == undisturbed.curve(0)
 
 
 def test_worker_that_hangs_is_ended_and_goes_on(search: Any, undisturbed: Any, tmp_path: Path) -> None:
@@ -127,6 +129,7 @@ def test_two_searches_at_once_in_fresh_databases(search: Any) -> None:
 
 
 def test_second_driver_is_refused(search: Any) -> None:
+    search.environment = {"COFI_TEST_NO_RAY": "1"}
     first = search.start()
     search.until(first, "trial 0000 starts")
     first.send_signal(signal.SIGSTOP)  # or it may be done before the second one looks
@@ -138,7 +141,7 @@ def test_second_driver_is_refused(search: Any) -> None:
     search.check()
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_many_in_a_row_leave_nothing(search: Any, times: int) -> None:
     for number in range(times):
         search.trials = number + 1
