@@ -33,11 +33,6 @@ MakeModel = Callable[..., CofiForSequenceClassification]
 MakeTask = Callable[..., EncodedTask]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Ray takes longest: it comes first, so that no process waits for it alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
 def randomise(model: torch.nn.Module, seed: int) -> None:
     """Every weight and bias, those of the norms included, so that none hides behind a 0 or a 1."""
     generator = torch.Generator().manual_seed(seed)
