@@ -205,6 +205,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("prepared")
     (output / "easy.py").write_text(SPACE)
     search = Search(output)
+    search.environment = {"COFI_TEST_NO_RAY": "1"}
     search.run()
     search.check()
     return output

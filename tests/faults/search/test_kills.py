@@ -42,6 +42,7 @@ def test_killed_worker_goes_on_from_its_checkpoint(search: Any, undisturbed: Any
     assert search.front() == undisturbed.front()
 
 
+@pytest.mark.long
 def test_worker_that_dies_at_the_same_place_is_given_up_and_others_go_on(search: Any) -> None:
     search.flags = ["--checkpoint-seconds", "1000"]
     search.faults = [{"at": "cofi_tune.loop:Training._train", "nth": 5, "do": "kill"}]

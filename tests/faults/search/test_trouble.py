@@ -63,6 +63,7 @@ def test_ray_that_does_not_start_ends_in_words(search: Any) -> None:
     search.check()
 
 
+@pytest.mark.long
 def test_group_that_never_starts_fails(search: Any) -> None:
     search.trials = 1
     search.flags = ["--trial-timeout", "6s", "--workers-per-trial", "1"]
@@ -141,13 +142,13 @@ def test_second_driver_is_refused(search: Any) -> None:
     search.check()
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.long)])
-def test_many_in_a_row_leave_nothing(search: Any, times: int) -> None:
-    for number in range(times):
+@pytest.mark.long
+def test_ten_in_a_row_leave_nothing(search: Any) -> None:
+    for number in range(10):
         search.trials = number + 1
         search.run("--workers-per-trial", "1" if number == 1 else "0")
     search.check()
-    assert [trial.state for trial in search.study.trials] == [TrialState.COMPLETE] * times
+    assert [trial.state for trial in search.study.trials] == [TrialState.COMPLETE] * 10
 
 
 FULL = """
@@ -231,6 +232,7 @@ def test_leftovers_of_a_killed_driver_are_ended_and_said(search: Any) -> None:
     process.communicate(timeout=600)
     assert search.find("sleep")
     search.faults = []
+    search.environment = {"COFI_TEST_NO_RAY": "1"}
     text = search.run()
     assert "taking over from pid" in text
     assert "processes that an earlier run of this search left behind" in text
