@@ -61,6 +61,7 @@ def test_killed_and_resumed_from_the_bucket_on_a_fresh_disk(in_bucket: Any, undi
 
     # Nothing is left to do, and that on a third disk.
     lose_the_disk(in_bucket)
+    in_bucket.environment = {"COFI_TEST_NO_RAY": "1"}
     assert "going on: 2 trials are finished" in in_bucket.run()
     assert in_bucket.front() == undisturbed.front()
 
