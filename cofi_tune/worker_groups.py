@@ -55,7 +55,8 @@ class GroupSweeper(tune.Callback):
             with contextlib.suppress(Exception):  # whatever is wrong with Ray, others say so
                 now = orphaned_groups()
                 for group in now & before:
-                    free_group(group)
+                    if not self._over.is_set():  # after Ray's end this call would start another one
+                        free_group(group)
                 before = now
 
 
