@@ -1,18 +1,28 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-.PHONY: install demo test test-cluster test-faults test-long check format clean
+.PHONY: install demo check test test-faults test-cluster test-long test-all format clean
 
-install: .venv/installed
+install: .venv/developers
 
-.venv/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	# torch first, by the exact version of constraints.txt: left open, pip may take a CUDA build of several GB.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
-	touch $@
+# What a search needs. torch first, by the exact version of constraints.txt: left open, pip may take a CUDA
+# build of several GB.
+.venv/search: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing PyTorch (1 of 2) ..."
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@echo "installing Ray, transformers, Optuna, MLflow and what they need (2 of 2; minutes) ..."
+	@$(PIP) --editable .
+	@touch $@
 
-demo: install
+.venv/developers: .venv/search
+	@echo "installing the developers' tools ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: .venv/search
 	$(BIN)/python -m cofi_tune.search --task grammar --space smoke --trials 5 --name demo --output runs
 
 check: install
@@ -21,18 +31,21 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tests of a file stay on one process: some share what is slow to make.
 test: check
-	$(BIN)/python -m pytest -m "not faults and not cluster" -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not faults and not long"
 
-test-cluster: install
-	$(BIN)/python -m pytest -m cluster
-
+# One of each kind, end to end: a driver killed, a worker killed, a full disk, a database that is down.
 test-faults: install
-	$(BIN)/python -m pytest -m "faults and not cluster and not long" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -m "faults and not long"
 
 test-long: install
-	$(BIN)/python -m pytest -m long -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -m long
+
+test-all: check
+	$(PYTEST)
+
+test-cluster: install
+	$(PYTEST) tests/cluster
 
 format: install
 	$(BIN)/ruff check --fix

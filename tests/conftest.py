@@ -6,13 +6,14 @@ import contextlib
 import importlib.util
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from cofi_tune import methods
 from cofi_tune.config import StudyConfig, TrialConfig
@@ -28,6 +29,32 @@ VOCABULARY = 40
 PAD, CLS, SEP = 0, 1, 2
 NO, YES = 5, 6
 """The tokens that a row's label depends on."""
+
+# Pairs of processes start from one that has imported what is slow.
+torch.multiprocessing.set_forkserver_preload(["cofi_tune.compress"])
+
+
+SHARE_A_RAY = {f"tests/test_{name}.py" for name in ("group_reports", "threads_with_ray", "worker_groups")}
+
+
+class Scheduling(LoadScopeScheduling):
+    """Tests of a file, which may share what is slow to make, are on one process; faults share nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file in SHARE_A_RAY:
+            return "ray"
+        return nodeid if file.startswith("tests/faults/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow comes first, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
 
 MakeModel = Callable[..., CofiForSequenceClassification]
 MakeTask = Callable[..., EncodedTask]
@@ -229,6 +256,23 @@ class StandIn:
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     """See `StandIn`."""
     return StandIn(tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="session")
+def own_ray(
+    tmp_path_factory: pytest.TempPathFactory, study_config: Callable[..., StudyConfig]
+) -> Iterator[int]:
+    """One Ray for all tests that need no more, where a shell has set another number of threads.
+
+    Yields the CPUs of its workers.
+    """
+    from cofi_tune.ray_session import ray_started
+
+    config = study_config(tmp_path_factory.mktemp("ray"), cpus_per_worker=2, workers_per_trial=0)
+    with pytest.MonkeyPatch.context() as shell:
+        shell.setenv("OMP_NUM_THREADS", "1")
+        with ray_started(config, None):
+            yield config.cpus_per_worker
 
 
 @pytest.fixture(scope="session")

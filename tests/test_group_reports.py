@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from cofi_tune.config import StudyConfig
-from cofi_tune.ray_session import ray_started
 
 pytestmark = pytest.mark.ray
 
 STALL_SECONDS = 3.0
 
 
-def test_every_report_is_heard_before_its_trial_ends(
-    tmp_path: Path, study_config: Callable[..., StudyConfig]
-) -> None:
+@pytest.mark.usefixtures("own_ray")
+def test_every_report_is_heard_before_its_trial_ends(tmp_path: Path) -> None:
     from ray import tune
 
     # Within the test, so that they travel by value.
@@ -45,8 +40,7 @@ def test_every_report_is_heard_before_its_trial_ends(
             heard.append(result["number"])
             time.sleep(STALL_SECONDS)
 
-    with ray_started(study_config(tmp_path), None):
-        run = tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0, callbacks=[Slow()])
-        [result] = tune.Tuner(tune.with_resources(with_workers, {"CPU": 0.01}), run_config=run).fit()
+    run = tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0, callbacks=[Slow()])
+    [result] = tune.Tuner(tune.with_resources(with_workers, {"CPU": 0.01}), run_config=run).fit()
     assert result.error is None
     assert heard[:5] == [0, 1, 2, 3, 4]

@@ -33,7 +33,7 @@ def test_demands_are_constraints_of_every_sampler(stand_in: Any, sampler: str) -
         found = stand_in.run(
             name,
             lambda job: next(ends, None) or stand_in.measure(job),
-            trials=4 if sampler == "gp" else 14,
+            trials=4 if sampler == "gp" else 10,
             sampler=sampler,
             min_score=0.7,
             min_speedup=3.0,

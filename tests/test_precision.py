@@ -170,7 +170,7 @@ def test_gradients_travel_once_a_step(
         args=(toy_on_disk.directory, parts, precision, tmp_path),
         nprocs=2,
         join=False,
-        start_method="spawn",
+        start_method="forkserver",
     )
     while not context.join():
         pass

@@ -17,6 +17,7 @@ StudyConfigs = Callable[..., StudyConfig]
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_ray_that_is_late_starts_once_more_and_alone(
     tmp_path: Path, study_config: StudyConfigs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,7 +36,7 @@ def test_ray_that_is_late_starts_once_more_and_alone(
     with ray_started(study_config(tmp_path), None):
         assert ray.is_initialized()
         assert late
-        _, alive = psutil.wait_procs(late, timeout=30)
+        _, alive = psutil.wait_procs(late, timeout=300)
         assert not alive
 
 
@@ -49,6 +50,8 @@ def test_ray_that_cannot_start_is_tried_once(
         raise FileNotFoundError(2, "No such file or directory", "/proc/nowhere")
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # whatever other tests have left
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
     with (
         pytest.raises(OSError, match="Ray does not start on this machine"),
         ray_started(study_config(tmp_path), None),

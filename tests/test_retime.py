@@ -254,14 +254,8 @@ def test_without_the_command(output: Path) -> None:
     assert [one.asked.trial_id for one, _ in found] == heard == MODELS
 
 
-def test_as_a_command(output: Path) -> None:
-    code = (
-        "import sys; from cofi_tune import retime; assert 'torch' not in sys.modules; sys.exit(retime.main())"
+def test_the_command_imports_nothing_slow() -> None:
+    code = "import sys; from cofi_tune import retime; assert 'torch' not in sys.modules"
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=300
     )
-    flags = ["--output", str(output), "--study", NAME, *ONE]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *flags], env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") == 4

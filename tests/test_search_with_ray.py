@@ -1,7 +1,11 @@
-"""The whole search, as a user runs it: real Ray, a tiny model really trained, in process and by Ray Train."""
+"""The whole search, as a user runs it: real Ray, a tiny model really trained, in process and by Ray Train.
+
+And nothing that a search starts can be reached from another machine, nor used by who has no token.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,20 +13,26 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
 pytestmark = pytest.mark.ray
 
+MARK = "COFI_TUNE_TEST"
+SECRET = "s3cret-that-nobody-else-has"
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 COMMAND = [
     *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny", "--trials", "2"),
     *("--max-train-samples", "480", "--epochs", "4", "--teacher-epochs", "1"),
-    *("--cpus-per-worker", "1", "--name", "s"),
+    *("--cpus-per-worker", "1"),
 ]
 SPACE = """
 def space(draw):
@@ -37,36 +47,45 @@ NOISE = re.compile(r"INFO|WARNING|Traceback|\bit/s\]|\x1b\[|Deprecat")
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output directory that both searches share: data and teacher are made once."""
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output directory that all these searches share: data and teacher are made once."""
     output = tmp_path_factory.mktemp("runs")
     (output / "easy.py").write_text(SPACE)
     return output
 
 
-def command(output: Path, *more: str) -> list[str]:
-    return [*COMMAND, "--output", str(output), "--space", str(output / "easy.py"), *more]
+def start(output: Path, name: str, *more: str) -> subprocess.Popen[str]:
+    """A search whose processes can be told from all others."""
+    place = ["--output", str(output), "--space", str(output / "easy.py"), "--name", name]
+    return subprocess.Popen(
+        [*COMMAND, *place, *more],
+        env={**os.environ, MARK: str(output), "AWS_SECRET_ACCESS_KEY": SECRET},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
-def run(output: Path, *more: str) -> str:
-    done = subprocess.run(command(output, *more), capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not NOISE.search(done.stdout), done.stdout
-    assert not NOISE.search(done.stderr), done.stderr
-    return done.stdout
-
-
-def interrupt_after_first_trial(output: Path) -> tuple[int, str]:
-    process = subprocess.Popen(command(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def until(process: subprocess.Popen[str], words: str) -> str:
+    """What it prints up to a line with these words."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if "trial 0001 prune" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.communicate(timeout=120)[0]
-    return process.returncode, "".join(lines) + rest
+        if words in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> str:
+    """The rest of what it prints."""
+    try:
+        text = process.communicate(timeout=600)[0]
+    finally:
+        process.kill()
+    assert process.returncode == status, text
+    assert not NOISE.search(text), text
+    return text
 
 
 def check(output: Path, name: str, text: str) -> None:
@@ -91,60 +110,160 @@ def check(output: Path, name: str, text: str) -> None:
     assert "teacher" in text
     assert "compare-runs" in text
     assert not (output / name / ".ray").exists()
+    no_process_is_left(output)
 
 
-def ray_processes_of(output: Path) -> list[str]:
+def processes(output: Path) -> list[psutil.Process]:
+    """Every process that a search has started, and itself."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"COFI_TUNE_TEST={output}".encode() in entry.read_bytes():
-                found.append((entry.parent / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == str(output):
+                found.append(process)
     return found
 
 
-@pytest.fixture
-def marked(monkeypatch: pytest.MonkeyPatch, prepared: Path) -> Path:
-    """Processes started from here on can be told from all others."""
-    monkeypatch.setenv("COFI_TUNE_TEST", str(prepared))
-    return prepared
-
-
-def no_process_is_left(output: Path) -> None:
-    end = time.monotonic() + 90
-    while (left := ray_processes_of(output)) and time.monotonic() < end:
+def no_process_is_left(output: Path, seconds: float = 300) -> None:
+    """Soon; some of Ray's outlive the search for a while."""
+    end = time.monotonic() + seconds
+    while (left := processes(output)) and time.monotonic() < end:
         time.sleep(0.5)
     assert left == []
 
 
-def test_interrupted_then_finished_in_process(marked: Path) -> None:
-    code, text = interrupt_after_first_trial(marked)
-    assert code == 130, text
-    assert "Traceback" not in text
-    assert "the same command goes on" in text
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{marked}/optuna.db")
+@pytest.fixture(scope="module")
+def interrupted_then_finished(output: Path) -> tuple[str, str]:
+    """What a search in process said up to Ctrl-C in its second trial, and when it was run again."""
+    process = start(output, "s")
+    text = until(process, "trial 0001 prune")
+    process.send_signal(signal.SIGINT)
+    text += finish(process, status=130)
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{output}/optuna.db")
     assert study.trials[0].state is TrialState.COMPLETE
     assert study.trials[1].state is not TrialState.COMPLETE
-    text = run(marked)
-    assert "1 trials are finished, 1 were interrupted" in text
-    check(marked, "s", text)
-    assert "trial 0000 starts" not in text
-    no_process_is_left(marked)
+    return text, finish(start(output, "s"))
 
 
-def test_with_one_ray_train_worker(marked: Path) -> None:
-    text = run(marked, "--workers-per-trial", "1", "--name", "t")
-    check(marked, "t", text)
+def test_interrupted_then_finished_in_process(
+    output: Path, interrupted_then_finished: tuple[str, str]
+) -> None:
+    first, second = interrupted_then_finished
+    assert "the same command goes on" in first
+    assert "1 trials are finished, 1 were interrupted" in second
+    assert "trial 0000 starts" not in second
+    check(output, "s", second)
+
+
+class Seen(NamedTuple):
+    """What can be seen of a search while its first trial runs on two workers of Ray Train."""
+
+    text: str
+    """All that it said."""
+    listening: list[tuple[str, int, str]]
+    """Address, port and command of everything that waits for connections."""
+    statuses: dict[str, int]
+    """Of the dashboard's answers to who has no token, or a wrong one, by what was asked."""
+    logs: list[Path]
+    with_secret: list[Path]
+    """Those of them in which a credential of the shell stands."""
+
+
+@pytest.fixture(scope="module")
+def seen(output: Path, interrupted_then_finished: tuple[str, str]) -> Seen:
+    """The driver is stopped meanwhile: nothing ends before it has been looked at."""
+    process = start(output, "t", "--workers-per-trial", "2", "--checkpoint-seconds", "1000")
+    text = until(process, "trial 0000 prune")
+    process.send_signal(signal.SIGSTOP)
+    try:
+        found = listening(output)
+        statuses = ask_dashboard(found)
+        logs = [path for path in session(output).rglob("*") if path.is_file()]
+        secret = [path for path in logs if SECRET.encode() in read(path)]
+    finally:
+        process.send_signal(signal.SIGCONT)
+    return Seen(text + finish(process), found, statuses, logs, secret)
+
+
+def listening(output: Path) -> list[tuple[str, int, str]]:
+    found = []
+    for process in processes(output):
+        with contextlib.suppress(psutil.Error):
+            words = " ".join(process.cmdline())[:200]
+            sockets = process.net_connections("inet")
+            found += [(s.laddr.ip, s.laddr.port, words) for s in sockets if s.status == psutil.CONN_LISTEN]
+    return found
+
+
+def session(output: Path) -> Path:
+    """Ray's own directory."""
+    words = []
+    for process in processes(output):
+        with contextlib.suppress(psutil.Error):  # a worker that has just ended
+            words += process.cmdline()
+    [directory] = {found[1] for word in words if (found := re.match(r"--session-dir=(\S+)$", word))}
+    return Path(directory)
+
+
+def read(path: Path) -> bytes:
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return b""
+
+
+def ask_dashboard(found: list[tuple[str, int, str]]) -> dict[str, int]:
+    # Ray takes the first free port from 8265 on.
+    [port] = {port for _, port, words in found if "dashboard/dashboard.py" in words and 8265 <= port < 8365}
+    place = f"http://127.0.0.1:{port}"
+    paths = ("/api/jobs/", "/api/version", "/nodes?view=summary", "/api/v0/actors")
+    job = b'{"entrypoint": "true"}'
+    wrong = {"Authorization": "Bearer " + "0" * 64}
+    return {path: ask(place + path) for path in paths} | {
+        "a job": ask(f"{place}/api/jobs/", job),
+        "a job with a wrong token": ask(f"{place}/api/jobs/", job, wrong),
+    }
+
+
+def ask(url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> int:
+    """The status of an answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    asked = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    try:
+        with opener.open(asked, timeout=300) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_with_two_ray_train_workers(output: Path, seen: Seen) -> None:
+    check(output, "t", seen.text)
     # The study before this one has made them.
-    assert len(re.findall("outputs of the teacher, once for all trials: .*, found, in ", text)) == 1
-    no_process_is_left(marked)
+    assert len(re.findall("outputs of the teacher, once for all trials: .*, found, in ", seen.text)) == 1
 
 
-def test_same_losses_in_process_and_with_ray_train(prepared: Path) -> None:
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{prepared}/mlflow.db")
+def test_a_search_listens_on_loopback_alone(seen: Seen) -> None:
+    assert len({words for _, _, words in seen.listening}) > 5, "Ray's daemons, its dashboard, the workers"
+    elsewhere = [one for one in seen.listening if one[0] not in LOOPBACK]
+    assert not elsewhere, "\n".join(map(str, elsewhere))
+
+
+def test_who_has_no_token_is_refused_by_the_dashboard(seen: Seen) -> None:
+    assert len(seen.statuses) == 6
+    assert set(seen.statuses.values()) <= {401, 403}, seen.statuses
+
+
+def test_credentials_are_in_no_log_of_ray(seen: Seen) -> None:
+    assert len(seen.logs) > 10
+    assert seen.with_secret == []
+
+
+@pytest.mark.long
+def test_same_losses_in_process_and_with_ray_train(
+    output: Path, interrupted_then_finished: tuple[str, str]
+) -> None:
+    check(output, "u", finish(start(output, "u", "--workers-per-trial", "1")))
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{output}/mlflow.db")
     curves = []
-    for name in ("s", "t"):
+    for name in ("s", "u"):
         [run] = client.search_runs(
             [client.get_experiment_by_name(name).experiment_id], f"tags.`cofi.trial_id` = '{name}-0000'"
         )

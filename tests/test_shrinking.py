@@ -144,7 +144,9 @@ def test_two_workers_shrink_alike(
     toy_on_disk: EncodedTask, teacher: CofiForSequenceClassification, tmp_path: Path
 ) -> None:
     teacher.save_pretrained(tmp_path / "teacher")
-    torch.multiprocessing.spawn(_one_of_two, (toy_on_disk.directory, tmp_path), nprocs=2)
+    torch.multiprocessing.start_processes(
+        _one_of_two, (toy_on_disk.directory, tmp_path), nprocs=2, start_method="forkserver"
+    )
     first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
     assert first == second
     assert len(set(first.split())) == 4

@@ -32,7 +32,7 @@ def test_searches_that_start_at_once_on_a_fresh_database_all_succeed(tmp_path: P
         )
         for number in range(4)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
+    errors = [process.communicate(timeout=300)[1] for process in started]
     assert [process.returncode for process in started] == [0] * 4, errors
     assert len(optuna.get_all_study_summaries(storage)) == 4
 

@@ -253,7 +253,7 @@ def test_a_build_that_is_killed_leaves_nothing_half(setup: Setup) -> None:
 
 def test_two_processes_make_it_once(setup: Setup) -> None:
     processes = [start(setup, 0.3) for _ in range(2)]
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert sum("made in" in text for text in said) == 1
     assert sum("found" in text for text in said) == 1

@@ -87,7 +87,7 @@ def taken() -> Iterator[int]:
 
 def ask(address: str, path: str, **headers: str) -> tuple[int, bytes]:
     """A GET by nobody's proxy, with headers of its own."""
-    asking = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+    asking = http.client.HTTPConnection(address.removeprefix("http://"), timeout=300)
     asking.request("GET", path, headers=headers)
     answer = asking.getresponse()
     return answer.status, answer.read()
@@ -132,7 +132,7 @@ def test_a_browser_of_this_machine_sees_runs_and_artifacts_until_the_command_end
             assert len(children) == 2
         finally:
             process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
     assert not any(child.is_running() for child in children)
 
 

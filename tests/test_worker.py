@@ -201,7 +201,7 @@ def test_two_workers_train_as_one(job: Job, tmp_path: Path, guided_by: str) -> N
     assert messages[-1].content.measurement.guided_by == guided_by
     alone = _losses(messages)
     context = multiprocessing.start_processes(
-        _one_of_two, args=(job, tmp_path), nprocs=2, join=False, start_method="spawn"
+        _one_of_two, args=(job, tmp_path), nprocs=2, join=False, start_method="forkserver"
     )
     while not context.join():
         pass

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
-from cofi_tune.config import StudyConfig
-from cofi_tune.ray_session import ray_started
 from cofi_tune.worker_groups import LOOK_SECONDS, GroupSweeper
 
 pytestmark = pytest.mark.ray
@@ -21,23 +17,24 @@ def state_of(group: str) -> str:
     return str(placement_group_table()[group]["state"])
 
 
-def test_groups_of_the_dead_are_freed(tmp_path: Path, study_config: Callable[..., StudyConfig]) -> None:
+@pytest.mark.usefixtures("own_ray")
+def test_groups_of_the_dead_are_freed() -> None:
     # Within the test, so that it travels by value.
     class Controller:
         def start(self) -> str:
             """Its workers have not started yet, so that nobody else has heard of the group."""
             self.group = placement_group([{"CPU": 0.1}])
-            assert self.group.wait(60)
+            assert self.group.wait(300)
             return str(self.group.id.hex())
 
     recovered: list[str] = []
-    with ray_started(study_config(tmp_path), None), GroupSweeper(recovered.append) as sweeper:
+    with GroupSweeper(recovered.append) as sweeper:
         alive, dead = (ray.remote(Controller).options(num_cpus=0).remote() for _ in range(2))
         kept, freed = ray.get([alive.start.remote(), dead.start.remote()])
         own = placement_group([{"CPU": 0.1}])
-        assert own.wait(60)
+        assert own.wait(300)
         ray.kill(dead)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while state_of(freed) != "REMOVED":
             assert time.monotonic() < deadline, "freed"
             time.sleep(0.1)

@@ -9,7 +9,6 @@ import html.parser
 import itertools
 import json
 import re
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from typing import Any
@@ -105,11 +104,9 @@ def test_files_come_back_whole(make_document: Make) -> None:
 def test_ten_thousand_trials_stay_small(make_document: Make) -> None:
     document = make_document("search", num_trials=10_000)
     files = {"front.csv": "x\n", "front.json": json.dumps(document, indent=2)}
-    start = time.monotonic()
     text = page.html(document, files)
     assert len(text.encode()) < 12_000_000
     assert len(embedded(text)["fronts"][0]["trial"]) == 10_000
-    assert time.monotonic() - start < 60
 
 
 def test_numbers_that_are_none_are_left_out(make_document: Make) -> None:

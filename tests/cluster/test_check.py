@@ -11,8 +11,6 @@ import pytest
 
 from cluster import check
 
-pytestmark = pytest.mark.cluster
-
 ROOT = Path(__file__).parents[2]
 GROUPS = "SecurityGroupIds: *groups\n"
 SETUP = "bash ~/cofi-tune/cluster/setup.sh aws"

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from cluster import check, secret_rules
 
-pytestmark = pytest.mark.cluster
-
 ODD = {
     "nothing": "",
     "a list": "[]",

@@ -16,8 +16,6 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster import check
 
-pytestmark = pytest.mark.cluster
-
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 LAUNCHED = ("gpu.yaml", "gcp.yaml", "onprem.yaml")

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.cluster
-
 CLUSTER = Path(__file__).parents[2] / "cluster"
 
 
@@ -27,7 +25,7 @@ def run(script: Path, *words: str, home: Path, **environment: str) -> subprocess
         env={"PATH": path, "HOME": str(home), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

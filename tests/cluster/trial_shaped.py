@@ -33,7 +33,7 @@ def train() -> str:
 def main(address: str, seconds: float) -> None:
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     seen: dict[str, object] = {"before": kinds()}
-    head = ray.get(at_head.remote(), timeout=60)
+    head = ray.get(at_head.remote(), timeout=300)
 
     group = placement_group([{"CPU": 1, "GPU": 1}])
     started = time.monotonic()
@@ -41,7 +41,7 @@ def main(address: str, seconds: float) -> None:
     seen["up_s"] = time.monotonic() - started
     seen["during"] = kinds()
     remove_placement_group(group)
-    seen["trained_on_head"] = ray.get(train.remote(), timeout=60) == head
+    seen["trained_on_head"] = ray.get(train.remote(), timeout=300) == head
 
     started = time.monotonic()
     while len(kinds()) > 1 and time.monotonic() - started < GONE_SECONDS:

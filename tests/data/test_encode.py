@@ -192,7 +192,7 @@ def test_processes_that_encode_at_once_get_the_same(source: Source, tmp_path: Pa
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    said = {process.communicate("go\n", timeout=60)[0] for process in running}
+    said = {process.communicate("go\n", timeout=300)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(said) == 1
     [directory] = tmp_path.iterdir()

@@ -76,7 +76,8 @@ def test_server_down_at_the_start_and_killed_midway(
     simulated.check(server.uri, "s", 6)
 
 
-def test_hanging_server_does_not_slow_a_search(
+@pytest.mark.long
+def test_nothing_waits_for_a_server_that_hangs(
     simulated: ModuleType,
     server: Any,
     tmp_path: Path,
@@ -85,16 +86,15 @@ def test_hanging_server_does_not_slow_a_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server.start()
-    times: list[float] = []
+    lines_meanwhile: list[int] = []
 
     def before(trial: int, step: int) -> None:
         if (trial, step) == (1, 1):
             simulated.until(lambda: "s-0000" in simulated.runs_of(server.uri, "s"))
-            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "25")
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
             server.signal(signal.SIGSTOP)
-        if step == 1:
-            times.append(time.monotonic())
         if (trial, step) == (7, simulated.STEPS):
+            lines_meanwhile.append(len(said))
             simulated.until(lambda: len(said) == 1)
             server.signal(signal.SIGCONT)
             monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
@@ -104,13 +104,14 @@ def test_hanging_server_does_not_slow_a_search(
         simulated.search(tmp_path, "s", 8, server.uri, said.append, before)
     finally:
         server.signal(signal.SIGCONT)
-    assert times[7] - times[1] < 20, "nobody waited for one answer, which takes 25 s not to come"
+    assert lines_meanwhile == [0], "six trials were over before one answer had failed to come"
     assert said[1] == "MLflow is back; what it missed is written"
     assert synced()[0] == 0
     simulated.check(server.uri, "s", 8)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
 def test_driver_killed_again_and_again(
     simulated: ModuleType, tmp_path: Path, synced: Synced, seed: int
 ) -> None:

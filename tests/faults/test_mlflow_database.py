@@ -23,6 +23,7 @@ pytestmark = pytest.mark.faults
 Synced = Callable[[], tuple[int, str]]
 
 
+@pytest.mark.long
 def test_two_searches_into_the_same_fresh_database(simulated: ModuleType, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     names = ("one", "two", "three")
@@ -43,6 +44,7 @@ def test_killed_while_it_makes_the_database(simulated: ModuleType, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
+@pytest.mark.long
 def test_database_locked_for_30_seconds(
     simulated: ModuleType, tmp_path: Path, said: list[str], synced: Synced
 ) -> None:
@@ -62,7 +64,7 @@ def test_database_locked_for_30_seconds(
             simulated.until(database.exists)
             threading.Thread(target=hold).start()
         if (trial, step) == (5, simulated.STEPS):
-            free.wait(60)
+            free.wait(300)
 
     simulated.search(tmp_path, "s", 6, f"sqlite:///{database}", said.append, before)
     assert Counter(line.split(" (")[0] for line in said) == {
@@ -81,6 +83,7 @@ def remedy(line: str) -> list[str]:
     return ["env", *shlex.split(found[0].replace("python", sys.executable, 1))]
 
 
+@pytest.mark.long
 def test_deleted_experiment(simulated: ModuleType, tmp_path: Path, said: list[str], synced: Synced) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
 
@@ -125,6 +128,7 @@ with engine.begin() as connection:
 """
 
 
+@pytest.mark.long
 def test_database_of_an_older_version_is_migrated(
     simulated: ModuleType, tmp_path: Path, said: list[str]
 ) -> None:
@@ -135,6 +139,7 @@ def test_database_of_an_older_version_is_migrated(
     simulated.check(uri, "s", 4)
 
 
+@pytest.mark.long
 def test_schema_that_mlflow_refuses(
     simulated: ModuleType, tmp_path: Path, said: list[str], synced: Synced
 ) -> None:

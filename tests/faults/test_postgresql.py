@@ -6,7 +6,6 @@ import importlib
 import random
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +41,7 @@ def synced(tmp_path: Path, places: tuple[str, str], capsys: pytest.CaptureFixtur
     return command
 
 
+@pytest.mark.long
 def test_three_searches_into_the_same_fresh_databases(
     simulated: ModuleType, places: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -50,6 +50,7 @@ def test_three_searches_into_the_same_fresh_databases(
     assert sorted(study.study_name for study in optuna.get_all_study_summaries(places[0])) == sorted(names)
 
 
+@pytest.mark.long
 def test_driver_killed_again_and_again(
     simulated: ModuleType, places: tuple[str, str], tmp_path: Path, synced: Synced
 ) -> None:
@@ -128,6 +129,7 @@ def test_report_and_sync_read_it(
         assert made[0][name] == made[1][name]
 
 
+@pytest.mark.long
 def test_ui_shows_it_without_the_password(
     simulated: ModuleType, running: Any, places: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -151,11 +153,11 @@ def test_ui_shows_it_without_the_password(
             assert running.password not in text
             base = next(line.split()[1].partition("/#/")[0] for line in said if line.startswith("MLflow: "))
             assert f"s: {base}/#/compare-runs?runs=" in text
-            with urllib.request.urlopen(f"{base}/health", timeout=30) as answer:
+            with urllib.request.urlopen(f"{base}/health", timeout=300) as answer:
                 assert answer.status == 200
         finally:
             process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
 
 
 def test_wrong_password_is_one_line_and_not_said(
@@ -179,19 +181,19 @@ def test_wrong_password_is_one_line_and_not_said(
     assert "wr0ng-secret" not in connection.explain(caught.value, wrong)
 
 
-def test_database_that_cannot_be_used_is_one_line(running: Any) -> None:
+def test_database_that_cannot_be_used_is_one_line(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not waited for, as one that has been there is."""
+    monkeypatch.setattr(storage, "OUTAGE_SECONDS", 3600.0)
     for url, words in (
         (running.url("postgres", "wr0ng-secret"), "password authentication failed"),
         (running.url("nowhere", None), "does not exist"),
         ("postgresql://cofi:wr0ng-secret@127.0.0.1:9/s", "refused"),
     ):
-        began = time.monotonic()
         with pytest.raises(OSError, match=words) as caught:
             open_study(url, "s", {})
         assert str(caught.value).startswith("the study's database (--storage) cannot be used: ")
         assert "\n" not in str(caught.value)
         assert "wr0ng-secret" not in str(caught.value)
-        assert time.monotonic() - began < 10, "one that was never there is not waited for"
 
 
 def test_one_driver_on_all_machines_and_names_that_are_free(running: Any, tmp_path: Path) -> None:
@@ -213,11 +215,9 @@ def test_one_driver_on_all_machines_and_names_that_are_free(running: Any, tmp_pa
 
 def test_connections_are_few_and_freed(running: Any) -> None:
     url = running.fresh()
-    began = time.monotonic()
     for _ in range(80):  # more than the server has
         with storage.only_driver_anywhere(url, "s", "uid"), database.making(url):
             pass
-    assert time.monotonic() - began < 60
 
 
 def test_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

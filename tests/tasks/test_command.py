@@ -36,7 +36,7 @@ def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
         [sys.executable, "-X", "importtime", "-m", "cofi_tune.tasks", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     told = [line for line in done.stderr.splitlines(keepends=True) if line.startswith("import time:")]
     done.stderr = "".join(line for line in done.stderr.splitlines(True) if line not in told)

@@ -258,6 +258,7 @@ def test_nothing_sticks_out(opened: Any, width: int) -> None:
     assert one.page.locator(".narrow svg").first.is_visible() is (width == 400)
 
 
+@pytest.mark.long
 def test_ten_thousand_trials(opened: Any) -> None:
     one = opened("search", num_trials=10_000)
     one.page.locator("#all-trials").scroll_into_view_if_needed()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from cofi_tune import mirror
+from cofi_tune import compress, mirror, study  # noqa: F401 - for copies of this process
+from cofi_tune.search import main
 
 SITE = Path(__file__).parents[1] / "site"
 MARK = "COFI_TEST_RUN"
@@ -47,6 +51,70 @@ CHAIN = (0.5, 0.6)
 """
 
 
+class Forked:
+    """A search in a copy of this process, which has imported everything: as much of `Popen` as tests need.
+
+    Only for searches without Ray: the copy has none of the threads of this process.
+    """
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        reads, writes = os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(reads)
+            self._run(writes, arguments, environment)
+        os.close(writes)
+        self.stdout = os.fdopen(reads)
+
+    def _run(self, writes: int, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """The copy's part; never returns."""
+        status = 70
+        try:
+            os.setsid()
+            for number in (1, 2):
+                os.dup2(writes, number)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler)
+            os.environ.update(environment)
+            spec = importlib.util.spec_from_file_location("faults", SITE / "sitecustomize.py")
+            assert spec is not None
+            assert spec.loader is not None
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def communicate(self, timeout: float = 600) -> tuple[str, None]:
+        guard = threading.Timer(timeout, self.kill)
+        guard.start()
+        with self.stdout:
+            text = self.stdout.read()
+        self.wait()
+        guard.cancel()
+        return text, None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class Search:
     """One study `s` below a directory, run as a command as often as need be."""
 
@@ -54,6 +122,9 @@ class Search:
         self.output = output
         self.flags: list[str] = []
         self.faults: list[dict[str, Any]] = []
+        self.constants: dict[str, float] = {}
+        self.forks = True
+        """Whether its runs without Ray may be copies of this process."""
         self.environment: dict[str, str] = {}
         self.trials = 2
         self.space = output / "easy.py"
@@ -62,8 +133,11 @@ class Search:
         self.tracking_uri = f"sqlite:///{output}/mlflow.db"
 
     def command(self, *more: str) -> list[str]:
+        return [sys.executable, "-m", "cofi_tune.search", *self.arguments(*more)]
+
+    def arguments(self, *more: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny"),
+            *("--task", "grammar", "--model", "tiny"),
             *("--trials", str(self.trials), "--max-train-samples", "480", "--epochs", "4"),
             *("--teacher-epochs", "1", "--cpus-per-worker", "1", "--name", "s"),
             *("--checkpoint-seconds", "0.3", "--output", str(self.output)),
@@ -83,12 +157,15 @@ class Search:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(SITE), str(Path(__file__).parents[3])]),
             "COFI_TEST_FAULTS": json.dumps(self.faults),
+            "COFI_TEST_CONSTANTS": json.dumps(self.constants),
             "COFI_TEST_CLOCK": "1",
             MARK: str(self.output),
             **self.environment,
         }
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
+    def start(self, *more: str) -> Any:
+        if self.forks and "COFI_TEST_NO_RAY" in self.environment:
+            return Forked(self.arguments(*more), self.start_environment())
         return subprocess.Popen(
             self.command(*more),
             env=self.start_environment(),
@@ -119,7 +196,7 @@ class Search:
             assert struck.exists(), fault
         self.faults = []
 
-    def until(self, process: subprocess.Popen[str], words: str) -> str:
+    def until(self, process: Any, words: str) -> str:
         """Everything it printed up to a line with these words."""
         assert process.stdout is not None
         lines = []
@@ -297,6 +374,7 @@ def in_bucket(search: Any, bucket: Bucket, tmp_path: Path) -> Any:
     search.place = mirror.of_url("s3://bucket/runs")
     search.output = search.place.local
     search.has_models = False  # those of an earlier disk stay in the bucket
+    search.forks = False  # pyarrow's S3 has threads
     search.storage, search.tracking_uri = (f"sqlite:///{stays}/{name}.db" for name in ("optuna", "mlflow"))
     search.flags = ["--output", "s3://bucket/runs/", "--storage", search.storage]
     search.flags += ["--tracking-uri", search.tracking_uri]

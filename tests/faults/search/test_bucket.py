@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 def lose_the_disk(in_bucket: Any) -> None:
@@ -97,7 +97,7 @@ def test_short_outage_is_waited_for(in_bucket: Any, bucket: Any, undisturbed: An
 
 
 def test_bucket_that_goes_ends_the_search_in_words(in_bucket: Any, bucket: Any) -> None:
-    in_bucket.environment = {"COFI_TEST_OUTAGE_SECONDS": "2"}
+    in_bucket.constants = {"cofi_tune.mirror:OUTAGE_SECONDS": 2}
     process = in_bucket.start()
     text = in_bucket.until(process, "trial 0000 prune")
     bucket.end()

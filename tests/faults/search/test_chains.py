@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-# On one process, which makes what they compare with only once.
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("chains")]
+pytestmark = pytest.mark.faults
 
 KILLS = [
     {"at": "cofi_tune.proposals:Proposals._enqueue", "nth": 2, "when": "after"},  # the link is asked for
@@ -36,6 +35,7 @@ def test_killed_anywhere_each_link_is_there_once(search: Any, undisturbed_chain:
     assert [path.parent.name for path in left] == ["s-0002"], "for more --trials"
 
 
+@pytest.mark.long
 def test_a_link_begins_on_a_disk_that_its_parent_never_saw(
     in_bucket: Any, undisturbed_chain: Any, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 from cofi_tune import shared
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 @pytest.fixture

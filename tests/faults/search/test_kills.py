@@ -94,12 +94,9 @@ POINTS = [
 """Of a search, in their order. Between any two of them something of value is written."""
 
 
-@pytest.mark.parametrize("first", [1, pytest.param(0, marks=pytest.mark.long)])
-def test_driver_killed_at_every_other_commit_point_in_turn(
-    search: Any, undisturbed: Any, tmp_path: Path, first: int
-) -> None:
+def test_driver_killed_at_every_commit_point_in_turn(search: Any, undisturbed: Any, tmp_path: Path) -> None:
     search.environment = {"COFI_TEST_NO_RAY": "1"}
-    search.killed_in_turn([{"at": at, "when": when} for at, when in POINTS[first::2]], tmp_path)
+    search.killed_in_turn([{"at": at, "when": when} for at, when in POINTS], tmp_path)
     search.run()
     search.check()
     for trial in range(2):
@@ -107,6 +104,7 @@ def test_driver_killed_at_every_other_commit_point_in_turn(
     assert search.front() == undisturbed.front()
 
 
+@pytest.mark.long
 def test_killed_rank_brings_the_group_back(search: Any, undisturbed: Any, tmp_path: Path) -> None:
     """The first time with the report on its way that the checkpoint already lies behind."""
     search.trials = 1
@@ -129,9 +127,8 @@ def test_killed_rank_brings_the_group_back(search: Any, undisturbed: Any, tmp_pa
     assert steps[0] == steps[1], "each report once, in order"
 
 
-@pytest.mark.parametrize(
-    "words", ["trial 0000 starts", pytest.param("trial 0000 prune", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("words", ["trial 0000 starts", "trial 0000 prune"])
 def test_raylet_killed_loses_nothing(search: Any, undisturbed: Any, words: str) -> None:
     """While a trial waits for its process, which never comes, and while one runs."""
 
@@ -149,9 +146,8 @@ def test_raylet_killed_loses_nothing(search: Any, undisturbed: Any, words: str) 
     assert search.front() == undisturbed.front()
 
 
-@pytest.mark.parametrize(
-    "words", ["of space", "task grammar", pytest.param("going on", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("words", ["of space", "task grammar", "going on"])
 def test_sigterm_before_the_first_trial_is_an_interruption_too(search: Any, words: str) -> None:
     """While modules load, data and teacher are looked for, Ray starts."""
     if words == "going on":
@@ -170,14 +166,13 @@ def test_sigterm_before_the_first_trial_is_an_interruption_too(search: Any, word
     search.no_process_is_left()
 
 
+@pytest.mark.long
 def test_sigterm_to_all_processes_is_an_interruption_too(search: Any, undisturbed: Any) -> None:
     """As batch systems send it: Ray dies of it, and the driver must not wait for it."""
     process = search.start()
     search.until(process, "trial 0000 prune")
     os.killpg(process.pid, signal.SIGTERM)
-    asked = time.monotonic()
     text = process.communicate(timeout=600)[0]
-    assert time.monotonic() - asked < 30
     assert process.returncode == 130, text
     assert "python -m cofi_tune.search --task grammar" in text
     search.environment = {"COFI_TEST_NO_RAY": "1"}
@@ -186,13 +181,12 @@ def test_sigterm_to_all_processes_is_an_interruption_too(search: Any, undisturbe
     assert search.front() == undisturbed.front()
 
 
+@pytest.mark.long
 def test_interrupted_once_saves_and_twice_leaves(search: Any, undisturbed: Any, tmp_path: Path) -> None:
     process = search.start()
     search.until(process, "trial 0000 prune")
     process.send_signal(signal.SIGTERM)
-    asked = time.monotonic()
     text = process.communicate(timeout=600)[0]
-    assert time.monotonic() - asked < 30
     assert process.returncode == 130, text
     assert "stopping on SIGTERM" in text
     assert "python -m cofi_tune.search --task grammar" in text
@@ -202,7 +196,9 @@ def test_interrupted_once_saves_and_twice_leaves(search: Any, undisturbed: Any, 
     assert not (search.output / "s" / "trials" / "s-0001").exists()
     search.no_process_is_left()
 
+    # The trial never answers, and its time to do so never ends: the second Ctrl-C waits for neither.
     hangs = tmp_path / "hangs"
+    search.constants = {"cofi_tune.interruption:GRACE_SECONDS": 3600}
     search.faults = [{"at": "cofi_tune.loop:Training._train", "nth": 20, "do": "hang", "once": str(hangs)}]
     process = search.start()
     search.until(process, "trial 0000 starts")
@@ -211,15 +207,13 @@ def test_interrupted_once_saves_and_twice_leaves(search: Any, undisturbed: Any, 
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    search.until(process, "stopping on SIGINT")
     process.send_signal(signal.SIGINT)
-    asked = time.monotonic()
     text = process.communicate(timeout=600)[0]
-    assert time.monotonic() - asked < 15
     assert process.returncode == 130, text
     assert "Traceback (most" not in text
 
-    search.faults = []
+    search.faults, search.constants = [], {}
     search.environment = {"COFI_TEST_NO_RAY": "1"}
     search.run()
     search.check()

@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from cofi_tune import attempts, checkpoint
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 @pytest.fixture
@@ -115,7 +115,6 @@ def test_node_whose_end_is_announced(search: Any, cluster: Any, undisturbed: Any
     assert begun(search) == [0], "the same attempt: nothing was charged"
 
 
-@pytest.mark.long
 def test_lost_node(search: Any, cluster: Any, undisturbed: Any) -> None:
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()

@@ -97,7 +97,7 @@ def test_server_that_stays_away_ends_the_search_in_words(
     search: Any, undisturbed: Any, running: Any, tmp_path: Path
 ) -> None:
     search.environment["COFI_TEST_NO_RAY"] = "1"
-    search.environment["COFI_TEST_OUTAGE_SECONDS"] = "3"
+    search.constants = {"cofi_tune.storage:OUTAGE_SECONDS": 3}
     process = search.start()
     search.until(process, "trial 0000 prune")
     running.stop()
@@ -106,7 +106,7 @@ def test_server_that_stays_away_ends_the_search_in_words(
     assert "the study's database (--storage) cannot be used" in text
     assert "Traceback (most" not in text
     running.start()
-    del search.environment["COFI_TEST_OUTAGE_SECONDS"]
+    search.constants = {}
     search.run()
     same(search, undisturbed)
 
@@ -125,6 +125,7 @@ def test_another_machine_with_another_output_is_refused(search: Any, tmp_path: P
 
 
 def test_wrong_password_costs_a_line_and_is_not_said(search: Any, running: Any) -> None:
+    search.environment["COFI_TEST_NO_RAY"] = "1"
     text = search.run("--storage", running.url("postgres", SECRET), status=4)
     assert "error: the study's database (--storage) cannot be used: " in text
     assert "password authentication failed" in text
@@ -132,6 +133,7 @@ def test_wrong_password_costs_a_line_and_is_not_said(search: Any, running: Any) 
 
 
 def test_password_that_would_be_taken_apart_is_refused_and_not_shown(search: Any, running: Any) -> None:
+    search.environment["COFI_TEST_NO_RAY"] = "1"
     for flag in ("--storage", "--tracking-uri"):
         text = search.run(flag, running.url("postgres", "hid@den"), status=2)
         assert f"{flag}: an @ in a user's name or password is written %40" in text

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.faults
 HANGS = {"at": "cofi_tune.loop:Training._train", "nth": 20, "do": "hang"}
 
 
+@pytest.mark.long
 def test_driver_that_stalls_hears_the_end_of_a_trial_all_the_same(search: Any, undisturbed: Any) -> None:
     """Its workers are gone by then: what they said last waits, and nothing waits for ever behind it."""
     search.trials = 1
@@ -32,8 +33,9 @@ def test_driver_that_stalls_hears_the_end_of_a_trial_all_the_same(search: Any, u
     assert search.curve(0) == undisturbed.curve(0)
 
 
+@pytest.mark.long
 def test_worker_that_hangs_is_ended_and_goes_on(search: Any, undisturbed: Any, tmp_path: Path) -> None:
-    search.flags = ["--trial-timeout", "8s"]
+    search.flags = ["--trial-timeout", "30s"]
     search.faults = [{**HANGS, "once": str(tmp_path / "once")}]
     text = search.run()
     assert "it goes on from its last checkpoint" in text
@@ -41,9 +43,10 @@ def test_worker_that_hangs_is_ended_and_goes_on(search: Any, undisturbed: Any, t
     assert search.front() == undisturbed.front()
 
 
+@pytest.mark.long
 def test_trial_that_always_hangs_fails_and_says_where(search: Any) -> None:
     search.trials = 1
-    search.flags = ["--trial-timeout", "8s", "--checkpoint-seconds", "1000"]
+    search.flags = ["--trial-timeout", "30s", "--checkpoint-seconds", "1000"]
     search.faults = [HANGS]
     text = search.run(status=5)
     assert search.reasons() == ["timeout"]
@@ -53,6 +56,7 @@ def test_trial_that_always_hangs_fails_and_says_where(search: Any) -> None:
     search.check()
 
 
+@pytest.mark.long
 def test_ray_that_does_not_start_ends_in_words(search: Any) -> None:
     search.environment = {"RAY_TMPDIR": "/proc/nowhere"}
     text = search.run(status=4)
@@ -66,13 +70,14 @@ def test_ray_that_does_not_start_ends_in_words(search: Any) -> None:
 @pytest.mark.long
 def test_group_that_never_starts_fails(search: Any) -> None:
     search.trials = 1
-    search.flags = ["--trial-timeout", "6s", "--workers-per-trial", "1"]
+    search.flags = ["--trial-timeout", "30s", "--workers-per-trial", "1"]
     search.faults = [{"at": "cofi_tune.worker:in_train", "do": "hang"}]
     search.run(status=5)
     assert search.reasons() == ["timeout"]
     search.check()
 
 
+@pytest.mark.long
 def test_memory_that_runs_out_once_halves_the_batch(search: Any, tmp_path: Path) -> None:
     search.trials = 1
     search.faults = [
@@ -87,6 +92,7 @@ def test_memory_that_runs_out_once_halves_the_batch(search: Any, tmp_path: Path)
     search.check()
 
 
+@pytest.mark.long
 def test_memory_that_is_really_gone_fails_the_trial_and_not_the_next(search: Any, tmp_path: Path) -> None:
     """The address space of the worker is limited to what it has, until the trial is over."""
     search.faults = [
@@ -105,6 +111,7 @@ def test_memory_that_is_really_gone_fails_the_trial_and_not_the_next(search: Any
 
 
 def test_loss_that_is_no_number_fails_at_once(search: Any) -> None:
+    search.environment = {"COFI_TEST_NO_RAY": "1"}
     space = (search.output / "easy.py").read_text()
     rate = '        "learning_rate_ratio": draw.suggest_float("learning_rate_ratio", 1.0, 1e25, log=True),\n'
     space = space.replace('        "cofi/mask', rate + '        "cofi/mask')
@@ -211,19 +218,21 @@ def test_disk_that_fills_up_ends_in_words_and_the_search_goes_on_with_room(searc
     assert len(front["fronts"][0]["trials"]) == 2
 
 
+@pytest.mark.long
 def test_disk_that_is_too_small_is_refused_with_the_figures(search: Any) -> None:
     text = mounted(search, "size=60m", search.command())
     assert "exit 4" in text
     assert re.search(r"\d+ MB free, about \d+ MB needed", text), text
 
 
+@pytest.mark.long
 def test_output_that_cannot_be_written_is_refused(search: Any) -> None:
     text = mounted(search, "size=60m ro", search.command())
     assert "exit 4" in text
     assert "cannot be written (Read-only file system); give another directory" in text
 
 
-def test_leftovers_of_a_killed_driver_are_ended_and_said(search: Any) -> None:
+def test_driver_that_is_killed_goes_on_and_what_it_left_is_ended(search: Any, undisturbed: Any) -> None:
     # What Ray has started may end by itself before anyone looks; this does not.
     search.faults = [{"at": "cofi_tune.trial:launch", "do": "child"}]
     process = search.start()
@@ -237,3 +246,6 @@ def test_leftovers_of_a_killed_driver_are_ended_and_said(search: Any) -> None:
     assert "taking over from pid" in text
     assert "processes that an earlier run of this search left behind" in text
     search.check()
+    for trial in range(2):
+        assert search.curve(trial) == undisturbed.curve(trial)
+    assert search.front() == undisturbed.front()

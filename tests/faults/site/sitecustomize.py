@@ -8,7 +8,7 @@ all processes together: whoever can make the file.
 
 `COFI_TEST_CLOCK=1` times models by their parameters, so that two searches of one seed can be compared.
 `COFI_TEST_STOPWATCH=path` appends the seconds that each trial spends in its own work, reports left out.
-`COFI_TEST_OUTAGE_SECONDS=n` makes a search wait so long for a database or a URL that has gone.
+`COFI_TEST_CONSTANTS` is a JSON object of `"module:NAME": value`: how long a search waits for what, say.
 `COFI_TEST_NO_RAY=1` runs trials in the driver's own process: quicker, where Ray's part is not what is tested.
 """
 
@@ -82,7 +82,17 @@ def put_in(module: ModuleType, fault: dict[str, Any]) -> None:
     owner: Any = module
     for part in owners:
         owner = getattr(owner, part)
-    setattr(owner, name, faulty(getattr(owner, name), fault))
+    replace(owner, name, faulty(getattr(owner, name), fault))
+
+
+def replace(owner: Any, name: str, new: Any) -> None:
+    """Also where a module that is imported already has it under a name of its own."""
+    old = getattr(owner, name)
+    setattr(owner, name, new)
+    for other in [*sys.modules.values()]:
+        if (getattr(other, "__name__", None) or "").partition(".")[0] in ("cofi_tune", "analysis"):
+            for alias in [alias for alias, value in vars(other).items() if value is old]:
+                setattr(other, alias, new)
 
 
 def count_instead_of_timing(latency: ModuleType) -> None:
@@ -93,11 +103,12 @@ def count_instead_of_timing(latency: ModuleType) -> None:
         ratio = work(dense) / work(model)
         return tuple(latency.Latency(s, 1.0, 1 / ratio, ratio, ratio, ratio, 1, 1, 1) for s in scenarios)
 
-    latency.measure = measure
+    replace(latency, "measure", measure)
 
 
-def be_impatient(module: ModuleType) -> None:
-    module.OUTAGE_SECONDS = float(os.environ["COFI_TEST_OUTAGE_SECONDS"])
+def set_constant(module: ModuleType, name: str, value: Any) -> None:
+    assert hasattr(module, name)
+    setattr(module, name, value)
 
 
 def run_trials_here(trial: ModuleType) -> None:
@@ -117,7 +128,7 @@ def run_trials_here(trial: ModuleType) -> None:
             worker.work(proposed["job"], ALONE, report)
             proposals.on_trial_complete(str(number), {})
 
-    trial.launch = launch
+    replace(trial, "launch", launch)
 
 
 def put_a_stopwatch(worker: ModuleType) -> None:
@@ -139,7 +150,7 @@ def put_a_stopwatch(worker: ModuleType) -> None:
             with Path(os.environ["COFI_TEST_STOPWATCH"]).open("a") as file:
                 file.write(f"{job.trial_id} {spent}\n")
 
-    worker._compress = timed
+    replace(worker, "_compress", timed)
 
 
 class Patcher(importlib.abc.MetaPathFinder):
@@ -171,12 +182,15 @@ for one in json.loads(os.environ.get("COFI_TEST_FAULTS", "[]")):
     changes.setdefault(one["at"].partition(":")[0], []).append(functools.partial(put_in, fault=one))
 if os.environ.get("COFI_TEST_CLOCK"):
     changes.setdefault("cofi_tune.latency", []).append(count_instead_of_timing)
-if os.environ.get("COFI_TEST_OUTAGE_SECONDS"):
-    changes.setdefault("cofi_tune.storage", []).append(be_impatient)
-    changes.setdefault("cofi_tune.mirror", []).append(be_impatient)
+for place, value in json.loads(os.environ.get("COFI_TEST_CONSTANTS", "{}")).items():
+    where, _, constant = place.partition(":")
+    changes.setdefault(where, []).append(functools.partial(set_constant, name=constant, value=value))
 if os.environ.get("COFI_TEST_NO_RAY"):
     changes.setdefault("cofi_tune.trial", []).append(run_trials_here)
 if os.environ.get("COFI_TEST_STOPWATCH"):
     changes.setdefault("cofi_tune.worker", []).append(put_a_stopwatch)
+for name in changes.keys() & sys.modules.keys():  # in a copy of a process that has imported them
+    for change in changes.pop(name):
+        change(sys.modules[name])
 if changes:
     sys.meta_path.insert(0, Patcher(changes))
