@@ -6,8 +6,8 @@
 
 Each trial runs in a thread of its own, as Ray Tune runs it, in a process that has done nothing before, with
 the teacher's outputs kept. `--without` takes the remedy of `process_memory.py` away, so that growth is what
-it would be. `--paired` runs processes with and without it in turn, and compares CPU seconds a step. The last
-line printed is JSON.
+it would be. `--paired` runs processes with and without it in turn, each until the last of its steps, which
+prune, and compares CPU seconds a step. `own` is memory without mapped files. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cofi_tune import process_memory, tasks, teacher
+from cofi_tune import methods, process_memory, tasks, teacher, teacher_cache
 from cofi_tune.config import Setup, TeacherCache, TrialConfig
 from cofi_tune.data.encode import encode
 from cofi_tune.data.sources import Source
@@ -32,7 +32,7 @@ from cofi_tune.records import Stopped
 from cofi_tune.upkeep import Upkeep
 
 OPTIONS = {"target_sparsity": 0.5, "mask_travel": 40.0}
-COUNTED_FROM = 60
+COUNTED_FROM = 40
 """Step from which CPU seconds count: what is made once is made by then."""
 SETTLED = 500
 """Step at which a process is taken to have its size."""
@@ -41,8 +41,8 @@ SETTLED = 500
 class Steps:
     """Notes memory and CPU seconds every so many steps."""
 
-    def __init__(self, every: int) -> None:
-        self.every, self.step = every, 0
+    def __init__(self, every: int, last: int | None) -> None:
+        self.every, self.step, self.last = every, 0, last
         self.rss_mib: dict[int, int] = {}
         self.own_mib: dict[int, int] = {}
         self.cpu_seconds: dict[int, float] = {}
@@ -56,6 +56,10 @@ class Steps:
             self.cpu_seconds[self.step] = time.process_time()
             print(self.step, self.rss_mib[self.step], self.own_mib[self.step], file=sys.stderr, flush=True)
 
+    def are_over(self) -> bool:
+        """Whether the run is to stop here, before anything is scored or timed."""
+        return self.step == self.last
+
 
 def own_mib() -> int:
     """Of this process, without the files that it maps, such as the teacher's outputs."""
@@ -63,7 +67,9 @@ def own_mib() -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("RssAnon:"))) // 1024
 
 
-def child(setup: Setup, trial: TrialConfig, every: int, trials: int, without: bool) -> dict[str, Any]:
+def child(
+    setup: Setup, trial: TrialConfig, every: int, trials: int, without: bool, last: int | None
+) -> dict[str, Any]:
     """All trials, one after the other."""
     from cofi_tune import compress
 
@@ -75,34 +81,41 @@ def child(setup: Setup, trial: TrialConfig, every: int, trials: int, without: bo
 
     def run() -> None:
         shutil.rmtree(setup.output, ignore_errors=True)
-        with contextlib.suppress(Stopped):  # too few steps for the target: memory is the same
-            for _ in compress.compress(trial, setup, upkeep=Upkeep(1e9, beat=steps)):
+        with contextlib.suppress(Stopped):
+            for _ in compress.compress(trial, setup, upkeep=Upkeep(1e9, steps.are_over, steps)):
                 pass
         process_memory.free_memory()
 
     for _ in range(trials):
-        steps = Steps(every)
+        steps = Steps(every, last)
         thread = threading.Thread(target=run)
         thread.start()
         thread.join()
         by_trial.append(round(process_memory.resident_mib()[0]))
         own_by_trial.append(own_mib())
-    last = max(steps.cpu_seconds)
-    first = min(COUNTED_FROM, last)
-    counted = steps.cpu_seconds[last] - steps.cpu_seconds[first]
+    end = max(steps.cpu_seconds)
+    begin = min(COUNTED_FROM, end)
+    counted = steps.cpu_seconds[end] - steps.cpu_seconds[begin]
     return {
         "rss_mib": steps.rss_mib,
         "own_mib": steps.own_mib,
         "rss_after_trial_mib": by_trial,
         "own_after_trial_mib": own_by_trial,
         "peak_mib": round(process_memory.resident_mib()[1]),
-        "cpu_ms_per_step": 1e3 * counted / max(1, last - first),
+        "cpu_ms_per_step": 1e3 * counted / max(1, end - begin),
     }
 
 
-def in_process(setup: Setup, trial: TrialConfig, every: int, trials: int, without: bool) -> dict[str, Any]:
+def in_process(
+    setup: Setup,
+    trial: TrialConfig,
+    every: int,
+    trials: int = 1,
+    without: bool = False,
+    last: int | None = None,
+) -> dict[str, Any]:
     """`child` in a process of its own."""
-    asked = [setup.model_dump_json(), trial.model_dump_json(), every, trials, without]
+    asked = [setup.model_dump_json(), trial.model_dump_json(), every, trials, without, last]
     command = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps(asked)]
     found: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return found
@@ -148,14 +161,18 @@ def main() -> None:
     )
     epochs = args.steps * 32 / len(data.splits["train"])
     trial = TrialConfig(options=OPTIONS, epochs=epochs, learning_rate=1e-4)
-    in_process(setup, trial.model_copy(update={"epochs": 0.05}), 1, 1, False)  # makes the outputs
+    steps_per_epoch = len(data.splits["train"]) // trial.batch_size
+    method = methods.load(trial.method)(trial, teacher.load(taught), steps_per_epoch)
+    teacher_cache.prepare(setup, data, method)
     if args.paired:
+        longer = trial.model_copy(update={"epochs": 2 * epochs})
         sides = [
-            [in_process(setup, trial, args.every, args.trials, no) for no in (False, True)]
+            [in_process(setup, longer, args.every, 1, without, args.steps) for without in (False, True)]
             for _ in range(args.paired)
         ]
         ratios = [a["cpu_ms_per_step"] / b["cpu_ms_per_step"] for a, b in sides]
-        print(json.dumps({"median_ratio": statistics.median(ratios), "ratios": ratios}))
+        ms = [[one["cpu_ms_per_step"] for one in pair] for pair in sides]
+        print(json.dumps({"median_ratio": statistics.median(ratios), "ratios": ratios, "cpu_ms": ms}))
         return
     found = in_process(setup, trial, args.every, args.trials, args.without)
     settled = found["rss_mib"].get(str(SETTLED))
