@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PREDICTIONS, PLAN = "predictions.safetensors", "plan.json"
 CHOSEN = 12
 """Models of a front whose insides are shown; of a longer one, evenly spaced ones."""
-NOT_CURVES = ("learning_rate", "train_seconds")
+NOT_CURVES = ("learning_rate", "peak_rss_mib", "rss_mib", "train_seconds")
 
 
 class Report:

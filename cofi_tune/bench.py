@@ -11,6 +11,7 @@ from cofi_tune.cluster import LATENCY_BENCH
 from cofi_tune.config import Setup
 from cofi_tune.data.encoded import ARRAYS, EncodedSplit
 from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification
+from cofi_tune.process_memory import free_memory
 from cofi_tune.timed import Timed, timed_here
 
 Packed = tuple[dict[str, Any], dict[str, Any]]
@@ -57,7 +58,9 @@ def on_bench(model: Packed, dense: Packed, rows: dict[str, Any], setup: Setup) -
         torch.set_num_threads(setup.num_threads)
     there = setup.model_copy(update={"device": device})
     split = EncodedSplit(**rows)
-    return timed_here(unpack(model, device), unpack(dense, device), split, there)
+    timed = timed_here(unpack(model, device), unpack(dense, device), split, there)
+    free_memory()  # Ray times the next model in this process
+    return timed
 
 
 def pack(model: CofiForSequenceClassification) -> Packed:

@@ -21,6 +21,7 @@ from cofi_tune.loop import Training
 from cofi_tune.methods import Method
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
 from cofi_tune.precision import resolve
+from cofi_tune.process_memory import set_thresholds
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Measurement, Progress, encoder_macs
 from cofi_tune.resumable import Kept, resumable
@@ -51,6 +52,7 @@ def compress(
         InvalidPoint: the configuration leaves nothing of the model.
         OSError: a checkpoint or the model cannot be written.
     """
+    set_thresholds()
     upkeep = upkeep or Upkeep(setup.checkpoint_seconds)
     if setup.num_threads:
         torch.set_num_threads(setup.num_threads)
@@ -66,6 +68,7 @@ def compress(
     precision = resolve(setup.precision, setup.device)
     guide = kept.guide or dense
     training = Training(student, method, guide, data, trial, selection, ranks, precision, setup.shrink)
+    del student  # the dense one is gone once the method has a smaller one
     own = identity(trial, setup, data)
     begins, hands_on = _links(trial, setup, own)
     yield from resumable(training, checkpoints_of(setup), own, upkeep, begins, hands_on)

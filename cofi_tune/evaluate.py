@@ -13,6 +13,7 @@ from cofi_tune.data.batches import by_length, collate
 from cofi_tune.data.encode import EncodedSplit, EncodedTask
 from cofi_tune.data.task import Task
 from cofi_tune.modeling_cofi import NO_GATES, CofiForSequenceClassification, Gates
+from cofi_tune.process_memory import without_onednn
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Stopped
 
@@ -29,7 +30,7 @@ def predict(
     was_training = model.training
     model.eval()
     logits = np.zeros((len(split.labels), model.config.num_labels), dtype=np.float32)
-    with torch.no_grad():
+    with torch.no_grad(), without_onednn():
         for rows in itertools.islice(by_length(split, BATCH_ROWS), ranks.rank, None, ranks.size):
             batch = collate(split, rows, model.device)
             out = model.encode(batch.ids_N, batch.types_N, batch.positions_N, batch.packing, gates)

@@ -127,6 +127,8 @@ def of_progress(progress: Progress) -> dict[str, float]:
         "expected_sparsity": progress.expected_sparsity,
         "target_sparsity": progress.target_sparsity,
         "selection_score": progress.selection_score,
+        "rss_mib": progress.rss_mib,
+        "peak_rss_mib": progress.peak_rss_mib,
         SECONDS: progress.seconds,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -22,6 +22,7 @@ from cofi_tune.methods import Method, Phase
 from cofi_tune.modeling_cofi import CofiConfig, CofiForSequenceClassification, Encoded
 from cofi_tune.pace import EVALUATIONS, due, evaluations, schedule
 from cofi_tune.precision import computing
+from cofi_tune.process_memory import resident_mib, without_onednn
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import Progress, Stopped
 from cofi_tune.step import Guide, LiveTeacher, Step
@@ -196,7 +197,8 @@ class Training:
             times = evaluations(phase.num_steps * self.trial.batch_size, len(self.selection))
         reports = times * max(1, round(share / times))
         while self._phase_step < phase.num_steps:
-            self._train(module, phase)
+            with without_onednn(self.precision):
+                self._train(module, phase)
             report = None
             if due(self._phase_step, phase.num_steps, reports):
                 # Elsewhere a score would choose nothing: a gated model is not the cut one.
@@ -285,6 +287,7 @@ class Training:
             raise Stopped("non_finite", f"a loss is not finite at step {self.step}: {means}")
         status = self.method.status(self._phase_step)
         self.method.check(status, self._phase_step)
+        rss_mib, peak_rss_mib = resident_mib()
         return Progress(
             step=self.step,
             num_steps=self.num_steps,
@@ -295,4 +298,6 @@ class Training:
             expected_sparsity=status.expected_sparsity,
             target_sparsity=status.target_sparsity,
             selection_score=score,
+            rss_mib=rss_mib,
+            peak_rss_mib=peak_rss_mib,
         )

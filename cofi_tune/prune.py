@@ -118,6 +118,7 @@ def run(
     from cofi_tune import teacher as teachers
     from cofi_tune.components import pretrained
     from cofi_tune.data.encode import encode
+    from cofi_tune.process_memory import free_memory
 
     trial = TrialConfig.from_proposal(
         proposal,
@@ -156,6 +157,7 @@ def run(
             who = f"link {number}/{len(places)}" if chain else "student"
             done = _done(own, place, data) if chain else None
             measurement = done or _made(own, place, asked, functools.partial(report, who))
+            free_memory()
             finished(place.output, measurement)
             if chain:
                 (place.output / DONE).write_text(json.dumps(_identity(own, place, data)))

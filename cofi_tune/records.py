@@ -72,6 +72,10 @@ class Progress:
     """The mean over draws of the gates; once the student is cut, its own."""
     target_sparsity: float | None = None
     selection_score: float | None = None
+    rss_mib: float | None = None
+    """Resident memory of the process that trains; of several workers, the first one's."""
+    peak_rss_mib: float | None = None
+    """The most that it has been since that process started."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def retime(
     """
     import torch
 
-    from cofi_tune import latency, worker
+    from cofi_tune import latency, process_memory, worker
     from cofi_tune.timed import made_on
 
     torch.set_num_threads(num_threads or machine.this_machine().cpus)
@@ -86,6 +86,7 @@ def retime(
             ) from error
         timed.append((one, timings.save(directory, {**measured.contract, **here}, taken)))
         note(timed[-1])
+        process_memory.free_memory()
     if not timed:
         raise ValueError(f"{study.study_name}: none of its models is there; put them back, or search again")
     return timed

@@ -25,6 +25,7 @@ from cofi_tune.lock import exclusive
 from cofi_tune.loop import Training
 from cofi_tune.modeling_cofi import CofiForSequenceClassification
 from cofi_tune.precision import resolve
+from cofi_tune.process_memory import free_memory, set_thresholds
 from cofi_tune.records import Progress
 from cofi_tune.resumable import resumable
 from cofi_tune.upkeep import Upkeep
@@ -102,6 +103,7 @@ def prepare(
     # Another search may be at it: whoever comes second finds it made.
     with exclusive(directory.with_name(f".{directory.name}.lock"), waiting=_waiting):
         if not directory.is_dir():
+            set_thresholds()
             student = new_model(data, model, seed).to(device)
             torch.manual_seed(seed)
             steps = steps_per_epoch(len(data.splits["train"].labels), trial.batch_size)
@@ -112,6 +114,8 @@ def prepare(
                 on_progress(progress)
             _save(training.student, data, directory, made_from)
             checkpoint.discard(checkpoints)
+            del student, method, training
+            free_memory()  # trials may follow in this process
     return directory
 
 

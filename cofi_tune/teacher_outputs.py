@@ -20,6 +20,7 @@ from cofi_tune.config import Precision
 from cofi_tune.data.batches import Batch, by_length, collate, on_device
 from cofi_tune.data.encode import EncodedSplit
 from cofi_tune.modeling_cofi import NO_GATES, CofiConfig, CofiForSequenceClassification, Encoded
+from cofi_tune.process_memory import without_onednn
 from cofi_tune.step import encode
 from cofi_tune.teacher_files import LOGITS, Array, Part, find, layer_name, writing
 
@@ -138,7 +139,7 @@ def write(
     if not parts:
         return
     model.eval()
-    with contextlib.ExitStack() as stack, torch.no_grad():
+    with contextlib.ExitStack() as stack, torch.no_grad(), without_onednn(precision):
         arrays = {part.name: stack.enter_context(writing(directory, part)) for part in parts}
         layers = [layer for layer in range(len(model.layers)) if layer_name(layer) in arrays]
         for rows in by_length(split, ROWS_AT_ONCE):

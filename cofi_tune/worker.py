@@ -7,7 +7,6 @@ adapters: a Tune actor that trains by itself, and one of the workers that Ray Tr
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 import time
 import traceback
@@ -20,6 +19,7 @@ from typing import Any
 from cofi_tune.config import Setup, TrialConfig
 from cofi_tune.messages import KEY, UNFINISHED, Message, Outcome, encode
 from cofi_tune.mirror import Away
+from cofi_tune.process_memory import free_memory
 from cofi_tune.ranks import ALONE, Ranks
 from cofi_tune.records import (
     DISK_FULL,
@@ -268,12 +268,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
-
-
-def free_memory() -> None:
-    """Give back what the last trial in this process held."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

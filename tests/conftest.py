@@ -203,6 +203,12 @@ def toy_on_disk(tmp_path_factory: pytest.TempPathFactory) -> EncodedTask:
 
 
 @pytest.fixture(scope="session")
+def make_task_on_disk() -> Callable[[int, Path], EncodedTask]:
+    """Writes a toy task of so many rows to a directory."""
+    return lambda rows, directory: write_task(build_task(rows), directory)
+
+
+@pytest.fixture(scope="session")
 def trained_state(toy: EncodedTask) -> dict[str, torch.Tensor]:
     """Weights of a 2-layer encoder that has learned the toy task."""
     return fine_tune(build_model(layers=2, seed=7), toy, learning_rate=3e-3, epochs=12).state_dict()

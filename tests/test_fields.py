@@ -15,12 +15,16 @@ def test_params_are_settings_proposals_and_logarithms() -> None:
 
 
 def test_curves_have_what_was_reported() -> None:
-    report = Progress(3, 9, "prune", {"loss": 1.0, "cofi/layer": 0.5}, 1e-3, 2.0, 0.4, None, None)
+    report = Progress(
+        3, 9, "prune", {"loss": 1.0, "cofi/layer": 0.5}, 1e-3, 2.0, 0.4, None, None, 512.5, 640.0
+    )
     assert fields.of_progress(report) == {
         "loss": 1.0,
         "cofi/layer": 0.5,
         "learning_rate": 1e-3,
         "expected_sparsity": 0.4,
+        "rss_mib": 512.5,
+        "peak_rss_mib": 640.0,
         "train_seconds": 2.0,
     }
 
