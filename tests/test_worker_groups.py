@@ -30,8 +30,12 @@ def test_groups_of_the_dead_are_freed(tmp_path: Path, study_config: Callable[...
             assert self.group.wait(60)
             return str(self.group.id.hex())
 
-    recovered: list[str] = []
-    with ray_started(study_config(tmp_path), None), GroupSweeper(recovered.append) as sweeper:
+    recovered: list[tuple[str, str]] = []
+
+    def hear(trial_id: str, error: str) -> None:
+        recovered.append((trial_id, error))
+
+    with ray_started(study_config(tmp_path), None), GroupSweeper(hear) as sweeper:
         alive, dead = (ray.remote(Controller).options(num_cpus=0).remote() for _ in range(2))
         kept, freed = ray.get([alive.start.remote(), dead.start.remote()])
         own = placement_group([{"CPU": 0.1}])
@@ -45,7 +49,7 @@ def test_groups_of_the_dead_are_freed(tmp_path: Path, study_config: Callable[...
         assert [state_of(kept), state_of(own.id.hex())] == ["CREATED", "CREATED"]
 
         class Trial:
-            trial_id = "t"
+            trial_id, error_file = "t", None
 
         sweeper.on_trial_recover(1, [], Trial())
-    assert recovered == ["t"]
+    assert recovered == [("t", "")]

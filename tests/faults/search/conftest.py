@@ -52,6 +52,8 @@ class Search:
 
     def __init__(self, output: Path) -> None:
         self.output = output
+        self.inside: list[str] = []
+        """A command that runs another one."""
         self.flags: list[str] = []
         self.faults: list[dict[str, Any]] = []
         self.environment: dict[str, str] = {}
@@ -63,7 +65,7 @@ class Search:
 
     def command(self, *more: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny"),
+            *(*self.inside, sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny"),
             *("--trials", str(self.trials), "--max-train-samples", "480", "--epochs", "4"),
             *("--teacher-epochs", "1", "--cpus-per-worker", "1", "--name", "s"),
             *("--checkpoint-seconds", "0.3", "--output", str(self.output)),
