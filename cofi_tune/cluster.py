@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from cofi_tune.config import StudyConfig
 from cofi_tune.machine import workers_on_gpus
+from cofi_tune.memory import shortage
 
 DRIVER = "driver"
 """Resource of a node for processes that only wait; where no node declares it, they take of the CPUs."""
@@ -41,15 +42,21 @@ class Cluster(NamedTuple):
         """Whether any node has it, or may."""
         return any(node.get(resource) for node in (*self.nodes, *(node for node, _ in self.most)))
 
-    def trials_at_once(self, config: StudyConfig) -> float:
-        """How many trials of a study run at one time, on what is there or, if that is more, may be."""
-        there = [(node, 1) for node in self.nodes]
-        return max(self._trials_on(config, nodes) for nodes in (there, [*self.most]))
+    def trials_at_once(self, config: StudyConfig, worker_bytes: int = 0) -> float:
+        """How many trials of a study run at one time, on what is there or, if that is more, may be.
 
-    def _trials_on(self, config: StudyConfig, nodes: list[tuple[Resources, int]]) -> float:
+        Args:
+            config: of the study.
+            worker_bytes: memory that each worker needs, if that is to count.
+        """
+        there = [(node, 1) for node in self.nodes]
+        return max(self._trials_on(config, nodes, worker_bytes) for nodes in (there, [*self.most]))
+
+    def _trials_on(self, config: StudyConfig, nodes: list[tuple[Resources, int]], worker_bytes: int) -> float:
         cpus, gpus = config.cpus_per_worker, config.gpus_per_worker
         per_trial = max(1, config.workers_per_trial)
-        workers = sum(number * _workers_on(node, cpus, gpus) for node, number in nodes if number)
+        fit = ((_workers_on(node, cpus, gpus, worker_bytes), number) for node, number in nodes if number)
+        workers = sum(number * on_node for on_node, number in fit)
         waiting = DRIVER_SHARE if config.workers_per_trial and not self.declares(DRIVER) else 0.0
         all_cpus = sum(number * node.get("CPU", 0.0) for node, number in nodes if number)
         return min(workers // per_trial, all_cpus // (per_trial * cpus + waiting))
@@ -176,6 +183,27 @@ def fitted(config: StudyConfig, cluster: Cluster, note: Callable[[str], None]) -
     return config
 
 
+def fitted_to_memory(
+    config: StudyConfig, cluster: Cluster, worker_bytes: int, note: Callable[[str], None]
+) -> StudyConfig:
+    """The study with no more trials at a time than the memory of the cluster's nodes holds, one at least.
+
+    Args:
+        config: of the study, its `concurrency` known.
+        cluster: where it is to run.
+        worker_bytes: memory that each worker needs.
+        note: told if fewer run.
+    """
+    fit = int(cluster.trials_at_once(config, worker_bytes))
+    known = bool(cluster.most) or not cluster.grows
+    if not known or fit >= min(config.concurrency, cluster.trials_at_once(config)):
+        return config
+    usable = sum(node.get("memory", 0.0) for node in cluster.nodes)
+    each = max(1, config.workers_per_trial) * worker_bytes
+    note(shortage(fit, config.concurrency, each, int(usable)))
+    return config.model_copy(update={"concurrency": max(1, fit)})
+
+
 def needs(config: StudyConfig) -> str:
     """What a trial takes, in words."""
     workers = max(1, config.workers_per_trial)
@@ -183,9 +211,11 @@ def needs(config: StudyConfig) -> str:
     return f"{workers} processes with {config.cpus_per_worker} CPUs{gpus} each"
 
 
-def _workers_on(node: Resources, cpus: int, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0.0) // cpus)
-    return min(by_cpu, workers_on_gpus(int(node.get("GPU", 0.0)), gpus)) if gpus else by_cpu
+def _workers_on(node: Resources, cpus: int, gpus: float, num_bytes: int) -> int:
+    fit = int(node.get("CPU", 0.0) // cpus)
+    if gpus:
+        fit = min(fit, workers_on_gpus(int(node.get("GPU", 0.0)), gpus))
+    return min(fit, int(node["memory"] // num_bytes)) if num_bytes and "memory" in node else fit
 
 
 def _shown(cluster: Cluster) -> str:

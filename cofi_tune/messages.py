@@ -144,8 +144,14 @@ class Watcher(Protocol):
             late: an earlier attempt made it; it may have been heard then.
         """
 
-    def warned(self, trial_id: str, text: str) -> None:
-        """A running trial warns."""
+    def warned(self, trial_id: str, text: str, again: bool = False) -> None:
+        """A running trial warns.
+
+        Args:
+            trial_id: of the trial.
+            text: of the warning.
+            again: it is of use also where another trial has said the same.
+        """
 
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """A trial is over, and the study knows."""

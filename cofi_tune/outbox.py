@@ -93,7 +93,7 @@ class Outbox:
             if self._histories[trial_id].append(progress, _now_ms()):
                 self._put(trial_id, partial(self.tracking.trial, self._asked[trial_id]))
 
-    def warned(self, trial_id: str, text: str) -> None:
+    def warned(self, trial_id: str, text: str, again: bool = False) -> None:
         """Warnings are for the terminal."""
 
     def ended(self, trial_id: str, outcome: Outcome) -> None:

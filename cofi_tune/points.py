@@ -6,6 +6,7 @@ happens in between: the study remembers it with its trial.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -34,6 +35,16 @@ def distributions(space: Callable[[Any], Any], draws: int = 30) -> dict[str, Bas
         space(trial)
         found |= trial.distributions
     return found
+
+
+def largest(space: Callable[[Any], Mapping[str, Any]], name: str, default: int, draws: int = 30) -> int:
+    """The largest value that a setting has in a number of draws."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = [default]
+    for _ in range(draws):
+        with contextlib.suppress(Exception):  # a user's own space may raise anything
+            found.append(space(study.ask()).get(name, default))
+    return max(found)
 
 
 def still_to_propose(study: optuna.Study, points: Iterable[Mapping[str, Any]]) -> list[Point]:

@@ -87,11 +87,11 @@ class Lines:
             row.printed = self.clock()
             self.note(f"trial {self._short(trial_id)} {describe(progress)}")
 
-    def warned(self, trial_id: str, text: str) -> None:
-        """Every text once, whichever trial it comes from."""
-        if text not in self._warned:
+    def warned(self, trial_id: str, text: str, again: bool = False) -> None:
+        """Every text once, whichever trial it comes from, unless it is to be said again."""
+        if again or text not in self._warned:
             self._warned.add(text)
-            self.note(f"trial {self._short(trial_id)} says: {' '.join(text.split())}")
+            self.note(f"trial {self._short(trial_id)}: {' '.join(text.split())}")
 
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """How."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,8 @@ from ray.tune.search import Searcher
 from cofi_tune import chains, duplicates
 from cofi_tune.budget import GPU_SECONDS, Budget, GpuMeter
 from cofi_tune.interruption import Interruption
+from cofi_tune.memory import REMEDY, Room
+from cofi_tune.memory_kills import MemoryKills
 from cofi_tune.messages import (
     DUPLICATE,
     FAIL_REASONS,
@@ -34,6 +37,8 @@ Space = Callable[[Any], Mapping[str, Any]]
 Prepare = Callable[[str, Mapping[str, Any], Link | None], tuple[Any, Mapping[str, Any], str]]
 """Trial id, proposal and place in a chain -> the worker's job, every setting, and the command that makes the
 model without a search. ValueError for an impossible proposal."""
+MOST_MEMORY_KILLS = 2
+"""Of a trial, after which it has failed: what it needs will not be there the next time either."""
 SAMPLED_REPEATS, MOST_REPEATS = 2, 20
 """Duplicates in a row after which a finite space is walked through instead of sampled, and after which the
 search ends: there is nothing new to be had."""
@@ -59,6 +64,7 @@ class Proposals(Searcher):
         gpus_per_trial: float = 0.0,
         stopper: Interruption | None = None,
         chain: Sequence[float] = (),
+        room: Room | None = None,
     ) -> None:
         """
         Args:
@@ -73,16 +79,19 @@ class Proposals(Searcher):
             gpus_per_trial: what one holds while it runs; its time is kept in the study.
             stopper: once it is requested, nothing is proposed any more.
             chain: target sparsities of every proposal, each a trial; empty: the space proposes the target.
+            room: says whether there is memory for one more trial; None: nobody asks.
         """
         super().__init__()
         self.study, self.space, self.prepare, self.stopper = study, space, prepare, stopper
         self.sampler_for, self.budget, self.watchers = sampler_for, budget, watchers
+        self.room = room
         self.unfinished, self.points, self.chain = [*unfinished], [*points], tuple(chain)
         self.ended_by: str | None = None
         """What ended the proposing, in words for a person."""
         self.running: dict[str, Trial] = {}
         """By Tune's own id, which is known nowhere else."""
         self._last: dict[str, str] = {}
+        self._kills, self._killed = MemoryKills(), Counter[str]()
         self._space_ended: str | None = None
         earlier = (one.user_attrs.get(GPU_SECONDS, 0.0) for one in study.get_trials(deepcopy=False))
         self.meter = GpuMeter(gpus_per_trial, sum(earlier))
@@ -104,6 +113,8 @@ class Proposals(Searcher):
             if self.ended_by is not None:
                 to_come = self.ended_by == self._space_ended and chains.may_follow(self.study)
                 return None if to_come else str(Searcher.FINISHED)
+            if self.room is not None and not self.room.admits(len(self.running)):
+                return None
             if repeats >= SAMPLED_REPEATS:
                 fresh = duplicates.untried(self.study)
                 self.points = [fresh, *self.points] if fresh else self.points
@@ -215,15 +226,31 @@ class Proposals(Searcher):
             what = "its process died again and again" if error else "it ended without a word"
             self._end(trial_id, Outcome.failed(LOST, what))
 
-    def recovered(self, trial_id: str) -> None:
-        """Tune tries a trial again."""
+    def recovered(self, trial_id: str, error: str) -> Outcome | None:
+        """A trial lost a process, and Tune tries it again.
+
+        Args:
+            trial_id: Tune's own.
+            error: what Ray said of it.
+
+        Returns:
+            How it has ended, if it is not to be tried again.
+        """
         trial = self.running.get(trial_id)
-        if trial is not None:
-            for watcher in self.watchers:
-                watcher.warned(
-                    trial_id_of(self.study.study_name, trial.number),
-                    "a process of it died; it goes on from its last checkpoint",
-                )
+        if trial is None:
+            return None
+        killed = self._kills.describe(error)
+        self._killed[trial_id] += killed is not None
+        if killed and self._killed[trial_id] >= MOST_MEMORY_KILLS:
+            outcome = Outcome.failed("out_of_memory", f"{killed}, for the second time; {REMEDY}")
+            self._end(trial_id, outcome)
+            return outcome
+        text = "a process of it died; it goes on from its last checkpoint"
+        if killed:
+            text = f"{killed}; it resumes from its last checkpoint"
+        for watcher in self.watchers:
+            watcher.warned(trial_id_of(self.study.study_name, trial.number), text, again=killed is not None)
+        return None
 
     def on_their_way(self) -> list[str]:
         """Ids of the trials that were proposed and have not ended."""

@@ -21,6 +21,7 @@ from cofi_tune import (
     cluster,
     connection,
     jobs,
+    memory,
     optuna_study,
     outbox,
     points,
@@ -35,7 +36,7 @@ from cofi_tune import (
 )
 from cofi_tune.budget import Budget
 from cofi_tune.components import pretrained
-from cofi_tune.config import StudyConfig
+from cofi_tune.config import StudyConfig, TrialConfig
 from cofi_tune.data.encode import EncodedTask, encode
 from cofi_tune.data.sources import Source
 from cofi_tune.data.task import Task
@@ -162,12 +163,18 @@ def _run(
             timing = cluster.where_timed(config, there, watch.note)
             taught = _teacher(config, data, watch, remote, stopper)
             same_teacher(study, taught)
+            each = memory.worker_bytes(config, taught, data.splits["train"].lengths, _batch_size(config))
+            room = None
+            if there is None:
+                room = memory.Room(memory.trial_bytes(config, each), config.concurrency, watch.note)
+            else:
+                config = cluster.fitted_to_memory(config, there, each, watch.note)
             preflight.room(config.output, preflight.model_bytes(taught), budget.trials, config.concurrency)
             space = search_spaces.load(config.space, config.task).space
             space = chains.at(space, config.chain[0]) if config.chain else space
             warm_start.add(study, config.storage, config.warm_start, space, watch.note)
             asked = _proposals(
-                config, study, task, data, taught, timing, budget, stopper, watchers, unfinished
+                config, study, task, data, taught, timing, budget, stopper, watchers, unfinished, room
             )
             _search(config, asked, launch or functools.partial(trial.launch, address=address), stopper)
             ended_by = asked.ended_by
@@ -185,6 +192,7 @@ def _proposals(
     stopper: Interruption,
     watchers: list[Any],
     unfinished: list[optuna.Trial],
+    room: memory.Room | None,
 ) -> Proposals:
     space = search_spaces.load(config.space, config.task)
 
@@ -203,6 +211,7 @@ def _proposals(
         config.gpus_per_trial,
         stopper,
         config.chain,
+        room,
     )
 
 
@@ -219,6 +228,12 @@ def _search(config: StudyConfig, asked: Proposals, launch: Launch, stopper: Inte
         raise OSError(stopper.blocked)
     if stopper.requested:
         raise Interrupted
+
+
+def _batch_size(config: StudyConfig) -> int:
+    """The largest that the study's trials have."""
+    space = search_spaces.load(config.space, config.task).space
+    return points.largest(space, "batch_size", TrialConfig().batch_size)
 
 
 def _teacher(

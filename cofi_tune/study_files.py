@@ -42,7 +42,7 @@ class StudyFiles:
     def heard(self, trial_id: str, progress: Progress, late: bool = False) -> None:
         """Its worker keeps its reports."""
 
-    def warned(self, trial_id: str, text: str) -> None:
+    def warned(self, trial_id: str, text: str, again: bool = False) -> None:
         """Warnings are for the terminal."""
 
     def ended(self, trial_id: str, outcome: Outcome) -> None:

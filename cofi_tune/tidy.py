@@ -23,7 +23,7 @@ class Tidy:
     def heard(self, trial_id: str, progress: Progress, late: bool = False) -> None:
         """Nothing to remove yet."""
 
-    def warned(self, trial_id: str, text: str) -> None:
+    def warned(self, trial_id: str, text: str, again: bool = False) -> None:
         """Nothing to remove yet."""
 
     def ended(self, trial_id: str, outcome: Outcome) -> None:

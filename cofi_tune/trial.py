@@ -21,6 +21,7 @@ from ray import tune
 from cofi_tune.cluster import DRIVER, DRIVER_SHARE, needs
 from cofi_tune.config import StudyConfig
 from cofi_tune.interruption import Interruption, Starvation
+from cofi_tune.memory_kills import recover_from_kills
 from cofi_tune.messages import KEY, LOST, Message, Outcome, encode
 from cofi_tune.ray_session import ENVIRONMENT, own_ray_died, ray_started
 from cofi_tune.study_files import Seldom
@@ -48,6 +49,7 @@ def launch(config: StudyConfig, proposals: Any, stopper: Interruption, address: 
     stopper.look = starvation.look
     scratch = _scratch(config, address)
     sweeping = GroupSweeper(proposals.recovered)
+    recover_from_kills()
     with ray_started(config, address), _removed(config, address), sweeping as sweeper:
         stopper.listen()
         tuner = tune.Tuner(

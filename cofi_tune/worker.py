@@ -63,6 +63,8 @@ class Job:
     setup: Setup
     parts: int = 1
     """In how many parts a worker takes its share of a batch: 2 once it did not fit in memory."""
+    given_up: Outcome | None = None
+    """How the driver has ended it, though Tune tries it once more."""
 
 
 def work(job: Job, ranks: Ranks, report: Report) -> None:
@@ -187,8 +189,8 @@ def attempt(job: Job) -> Outcome | None:
 
     Nodes that are gone are counted as a whole: which of them a lost process was on, nobody is left to say.
     """
-    if job.setup.stop_file is None:
-        return None
+    if job.given_up is not None or job.setup.stop_file is None:
+        return job.given_up
     import ray
 
     lost = sum(not node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 0

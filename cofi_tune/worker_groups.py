@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+from cofi_tune.messages import Outcome
 
 LOOK_SECONDS = 2.0
 """From one look at the groups to the next: so long Ray Train may take by itself."""
@@ -22,10 +26,11 @@ class GroupSweeper(tune.Callback):
     started, and fails beside another Ray.
     """
 
-    def __init__(self, recovered: Callable[[str], None]) -> None:
+    def __init__(self, recovered: Callable[[str, str], Outcome | None]) -> None:
         """
         Args:
-            recovered: called with Tune's id of a trial that lost a process and is tried once more.
+            recovered: called with Tune's id of a trial that lost a process, and with Ray's words for that;
+                returns None if it is tried once more, or how it has ended.
         """
         self.recovered = recovered
         self._over = threading.Event()
@@ -47,7 +52,11 @@ class GroupSweeper(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """It lost a process."""
-        self.recovered(trial.trial_id)
+        failures = Path(trial.error_file).read_text() if trial.error_file else ""
+        outcome = self.recovered(trial.trial_id, failures.rpartition("Failure # ")[2])
+        if outcome is not None:
+            # Tune starts it again whatever this returns.
+            trial.config["job"] = replace(trial.config["job"], given_up=outcome)
 
     def _look(self) -> None:
         before: set[str] = set()

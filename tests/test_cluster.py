@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import AuthenticationError, RaySystemError
 from ray.train import ScalingConfig
 
-from cofi_tune.cluster import MANY, Cluster, check_answers, fitted, joining, where_timed
+from cofi_tune.cluster import MANY, Cluster, check_answers, fitted, fitted_to_memory, joining, where_timed
 from cofi_tune.config import StudyConfig
 
 
@@ -112,6 +112,24 @@ def test_more_than_fit_wait() -> None:
     found, [note] = at_once(Cluster((HEAD, GPU_NODE)), concurrency=3)
     assert found == 3
     assert note == "--concurrency 3: this cluster runs 1 at a time; the others wait"
+
+
+def test_memory_of_the_nodes_limits_how_many_run() -> None:
+    notes: list[str] = []
+    nodes = tuple({**GPU_NODE, "memory": memory * 1e9} for memory in (7.0, 2.0, 16.0))
+
+    def at_a_time(concurrency: int, cluster: Cluster) -> int:
+        asked = config(gpus=0.5, concurrency=concurrency)
+        return fitted_to_memory(asked, cluster, 3 * 10**9, notes.append).concurrency
+
+    assert at_a_time(6, Cluster(nodes)) == 4
+    assert notes == ["trials at a time: 4 instead of 6: each needs about 3.0 GB, and 25.0 GB are free"]
+    assert at_a_time(4, Cluster(nodes)) == 4
+    assert at_a_time(6, Cluster(nodes, grows=True)) == 6, "what may come is not known"
+    assert at_a_time(2, Cluster((GPU_NODE,))) == 2, "nor what this node has"
+    assert len(notes) == 1
+    assert at_a_time(2, Cluster(nodes[1:2])) == 1
+    assert "it is tried all the same" in notes[1]
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,14 @@ def test_point_whose_driver_died_is_not_proposed_twice(stand_in: Any) -> None:
     study.enqueue_trial(left[0], user_attrs={points.ENQUEUED: left[0]})  # and then it died
     stand_in.run("torn", trials=5)
     assert [t.params[SPARSITY] for t in stand_in.trials("torn")] == [0.75, 0.9, 0.4, 0.85, 0.8]
+
+
+def test_largest_value_of_a_setting_is_found_or_its_default() -> None:
+    def space(draw: Any) -> dict[str, Any]:
+        size = draw.suggest_categorical("size", [16, 64])
+        if draw.number == 3:
+            raise RuntimeError("a user's own")
+        return {"batch_size": size}
+
+    assert points.largest(space, "batch_size", 32) == 64
+    assert points.largest(space, "rows", 32) == 32

@@ -79,3 +79,12 @@ def test_what_libraries_print_is_said_once_and_counters_never() -> None:
     foreign.write("\x1b[36m(raylet) a node is dead\x1b[0m. Again\n")
     [line] = said(lines)
     assert line.endswith("(raylet) a node is dead")
+
+
+def test_a_warning_is_said_once_unless_it_is_of_use_again() -> None:
+    lines = Lines(console(), "s")
+    for trial_id in ("s-0000", "s-0001"):
+        lines.warned(trial_id, "slow")
+        lines.warned(trial_id, "it resumes", again=True)
+    words = [line.split(" ", 1)[1] for line in said(lines)]
+    assert words == ["trial 0000: slow", "trial 0000: it resumes", "trial 0001: it resumes"]

@@ -27,8 +27,12 @@ def test_groups_of_the_dead_are_freed() -> None:
             assert self.group.wait(300)
             return str(self.group.id.hex())
 
-    recovered: list[str] = []
-    with GroupSweeper(recovered.append) as sweeper:
+    recovered: list[tuple[str, str]] = []
+
+    def hear(trial_id: str, error: str) -> None:
+        recovered.append((trial_id, error))
+
+    with GroupSweeper(hear) as sweeper:
         alive, dead = (ray.remote(Controller).options(num_cpus=0).remote() for _ in range(2))
         kept, freed = ray.get([alive.start.remote(), dead.start.remote()])
         own = placement_group([{"CPU": 0.1}])
@@ -42,7 +46,7 @@ def test_groups_of_the_dead_are_freed() -> None:
         assert [state_of(kept), state_of(own.id.hex())] == ["CREATED", "CREATED"]
 
         class Trial:
-            trial_id = "t"
+            trial_id, error_file = "t", None
 
         sweeper.on_trial_recover(1, [], Trial())
-    assert recovered == ["t"]
+    assert recovered == [("t", "")]

@@ -120,6 +120,8 @@ class Search:
 
     def __init__(self, output: Path) -> None:
         self.output = output
+        self.inside: list[str] = []
+        """A command that runs another one."""
         self.flags: list[str] = []
         self.faults: list[dict[str, Any]] = []
         self.constants: dict[str, float] = {}
@@ -133,7 +135,7 @@ class Search:
         self.tracking_uri = f"sqlite:///{output}/mlflow.db"
 
     def command(self, *more: str) -> list[str]:
-        return [sys.executable, "-m", "cofi_tune.search", *self.arguments(*more)]
+        return [*self.inside, sys.executable, "-m", "cofi_tune.search", *self.arguments(*more)]
 
     def arguments(self, *more: str) -> list[str]:
         return [

@@ -3,8 +3,8 @@
 Python imports this file at its start where the folder is in PYTHONPATH. `COFI_TEST_FAULTS` is a JSON list of
     {"at": "module:qualified.name", "when": "before" or "after", "nth": 1, "do": "kill", "once": "path"}
 with `do` one of kill (SIGKILL of this process), stall (for 20 s), hang, child (starts one that stays), memory
-(an error), limit and unlimit (of this process's address space, really). With `once` it strikes one time in
-all processes together: whoever can make the file.
+(an error), limit and unlimit (of this process's address space, really), fill (memory, until Ray kills this
+process). With `once` it strikes one time in all processes together: whoever can make the file.
 
 `COFI_TEST_CLOCK=1` times models by their parameters, so that two searches of one seed can be compared.
 `COFI_TEST_STOPWATCH=path` appends the seconds that each trial spends in its own work, reports left out.
@@ -30,6 +30,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+FILL_BYTES, MOST_FILLS = 2**26, 96
+"""Size of the pieces in which memory is filled; how many at most, should nobody end this process."""
+
 
 def strike(fault: dict[str, Any]) -> None:
     if "once" in fault:
@@ -51,6 +54,9 @@ def strike(fault: dict[str, Any]) -> None:
         case "limit":
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit(pages * resource.getpagesize() + 2**20)
+        case "fill":
+            held = [bytearray(b"x") * FILL_BYTES for _ in range(MOST_FILLS) if not time.sleep(0.05)]
+            raise AssertionError(f"{len(held)} pieces of memory were taken, and nobody minded")
         case "unlimit":
             limit(resource.getrlimit(resource.RLIMIT_AS)[1])
 
