@@ -19,7 +19,8 @@ PYTHON_BYTES, CUDA_BYTES = 900 * 10**6, 2 * GB
 """A process with torch, transformers and Ray loaded, before it has a model (800 MB, measured); what CUDA's
 libraries and context take beside it."""
 TRAIN_BYTES = 1200 * 10**6
-"""Of a trial's processes that wait for its Ray Train workers: trainable, controller, queues, cleaners."""
+"""Of a trial's processes that wait for its Ray Train workers: trainable, controller, queues, cleaners.
+Measured: 1,040 MB that are each one's own, and pages that they share."""
 FLOAT_BYTES = 4
 WEIGHT_COPIES = 10
 """Student, gradients, Adam's two moments; a copy of as many while a checkpoint is written; the best weights,
