@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from cofi_tune.lock import exclusive
 
@@ -68,8 +68,17 @@ def held(url: str, name: str) -> Iterator[bool]:
     with _session(url) as session:
         for setting, value in NOTICE_SECONDS.items():
             session.execute(text(f"set {setting} = {value}"))
+        lock = {"space": SPACE, "name": name}
         asked = text("select pg_try_advisory_lock(hashtext(:space), hashtext(:name))")
-        yield bool(session.execute(asked, {"space": SPACE, "name": name}).scalar())
+        ours = bool(session.execute(asked, lock).scalar())
+        try:
+            yield ours
+        finally:
+            # What a connection held is free some time after its end: whoever comes next would be refused.
+            if ours:
+                freed = text("select pg_advisory_unlock(hashtext(:space), hashtext(:name))")
+                with contextlib.suppress(SQLAlchemyError):
+                    session.execute(freed, lock)
 
 
 def sqlite_file(url: str) -> Path | None:
