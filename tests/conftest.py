@@ -56,6 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Commands that run in this process may have set two, which are slower than one on a busy machine."""
+    yield
+    torch.set_num_threads(1)
+
+
 MakeModel = Callable[..., CofiForSequenceClassification]
 MakeTask = Callable[..., EncodedTask]
 
