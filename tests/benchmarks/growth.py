@@ -2,12 +2,12 @@
 
     python tests/benchmarks/growth.py --model DIR --steps 1500             # one trial, real SST-2 rows
     python tests/benchmarks/growth.py --model tiny --steps 60 --trials 30
-    python tests/benchmarks/growth.py --model DIR --steps 200 --paired 4   # what the remedy costs
+    python tests/benchmarks/growth.py --model DIR --steps 200 --paired     # what the remedy costs
 
 Each trial runs in a thread of its own, as Ray Tune runs it, in a process that has done nothing before, with
 the teacher's outputs kept. `--without` takes the remedy of `process_memory.py` away, so that growth is what
-it would be. `--paired` runs processes with and without it in turn, each until the last of its steps, which
-prune, and compares CPU seconds a step. `own` is memory without mapped files. The last line printed is JSON.
+it would be. `--paired` runs one process with and one without it on the same rows, `--every` steps of each in
+turn, and compares their CPU seconds. `own` is memory without mapped files. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import argparse
 import contextlib
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cofi_tune import methods, process_memory, tasks, teacher, teacher_cache
 from cofi_tune.config import Setup, TeacherCache, TrialConfig
@@ -55,6 +56,9 @@ class Steps:
             self.own_mib[self.step] = own_mib()
             self.cpu_seconds[self.step] = time.process_time()
             print(self.step, self.rss_mib[self.step], self.own_mib[self.step], file=sys.stderr, flush=True)
+            if self.last:
+                print(self.step, flush=True)
+                sys.stdin.readline()
 
     def are_over(self) -> bool:
         """Whether the run is to stop here, before anything is scored or timed."""
@@ -93,32 +97,47 @@ def child(
         thread.join()
         by_trial.append(round(process_memory.resident_mib()[0]))
         own_by_trial.append(own_mib())
-    end = max(steps.cpu_seconds)
-    begin = min(COUNTED_FROM, end)
-    counted = steps.cpu_seconds[end] - steps.cpu_seconds[begin]
     return {
         "rss_mib": steps.rss_mib,
         "own_mib": steps.own_mib,
         "rss_after_trial_mib": by_trial,
         "own_after_trial_mib": own_by_trial,
         "peak_mib": round(process_memory.resident_mib()[1]),
-        "cpu_ms_per_step": 1e3 * counted / max(1, end - begin),
+        "cpu_seconds": steps.cpu_seconds,
     }
 
 
-def in_process(
-    setup: Setup,
-    trial: TrialConfig,
-    every: int,
-    trials: int = 1,
-    without: bool = False,
-    last: int | None = None,
-) -> dict[str, Any]:
+def start(
+    setup: Setup, trial: TrialConfig, every: int, trials: int, without: bool, last: int | None = None
+) -> subprocess.Popen[str]:
     """`child` in a process of its own."""
     asked = [setup.model_dump_json(), trial.model_dump_json(), every, trials, without, last]
     command = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps(asked)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    return found
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def in_turn(setup: Setup, trial: TrialConfig, every: int, steps: int) -> dict[str, Any]:
+    """CPU seconds with the remedy in units of those without it: of all steps, and quartiles over blocks."""
+    both = [
+        start(setup.model_copy(update={"output": setup.output / name}), trial, every, 1, without, steps)
+        for name, without in (("with", False), ("without", True))
+    ]
+    for block in range(steps // every):
+        for process in both:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            if block:
+                process.stdin.write("\n")
+                process.stdin.flush()
+            process.stdout.readline()
+    seconds = []
+    for process in both:
+        by_step = json.loads(process.communicate()[0])["cpu_seconds"]
+        seconds.append(np.diff([cpu for step, cpu in by_step.items() if int(step) >= COUNTED_FROM]))
+    low, middle, high = np.quantile(seconds[0] / seconds[1], (0.25, 0.5, 0.75))
+    ms = [1e3 * float(side.mean()) / every for side in seconds]
+    ratio = {"of_sums": ms[0] / ms[1], "median": middle, "low": low, "high": high, "blocks": len(seconds[0])}
+    return {"cpu_ms_with": ms[0], "cpu_ms_without": ms[1], "ratio": ratio}
 
 
 def main() -> None:
@@ -134,7 +153,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--without", action="store_true")
-    parser.add_argument("--paired", type=int, metavar="PAIRS")
+    parser.add_argument("--paired", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -166,15 +185,9 @@ def main() -> None:
     teacher_cache.prepare(setup, data, method)
     if args.paired:
         longer = trial.model_copy(update={"epochs": 2 * epochs})
-        sides = [
-            [in_process(setup, longer, args.every, 1, without, args.steps) for without in (False, True)]
-            for _ in range(args.paired)
-        ]
-        ratios = [a["cpu_ms_per_step"] / b["cpu_ms_per_step"] for a, b in sides]
-        ms = [[one["cpu_ms_per_step"] for one in pair] for pair in sides]
-        print(json.dumps({"median_ratio": statistics.median(ratios), "ratios": ratios, "cpu_ms": ms}))
+        print(json.dumps(in_turn(setup, longer, args.every, args.steps)))
         return
-    found = in_process(setup, trial, args.every, args.trials, args.without)
+    found = json.loads(start(setup, trial, args.every, args.trials, args.without).communicate()[0])
     settled = found["rss_mib"].get(str(SETTLED))
     if settled:
         found["ratio_to_settled"] = max(found["rss_mib"].values()) / settled
