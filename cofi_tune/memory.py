@@ -16,8 +16,8 @@ from cofi_tune.config import StudyConfig
 
 GB = 10**9
 PYTHON_BYTES, CUDA_BYTES = 900 * 10**6, 2 * GB
-"""A process with torch, transformers and Ray loaded, before it has a model (800 MB, measured); room for CUDA's
-libraries and context beside it, which nobody has measured yet."""
+"""A process with torch, transformers and Ray loaded, before it has a model (800 MB, measured); room for the
+libraries and the context of CUDA beside it, which were not measured."""
 TRAIN_BYTES = 1200 * 10**6
 """Of a trial's processes that wait for its Ray Train workers: trainable, controller, queues, cleaners.
 Measured: 1,040 MB that are each one's own, and pages that they share."""
