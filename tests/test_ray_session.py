@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from torch import multiprocessing
 
 from cofi_tune.config import StudyConfig
 from cofi_tune.ray_session import RAY_ITSELF, ray_started
@@ -18,9 +19,14 @@ StudyConfigs = Callable[..., StudyConfig]
 
 @pytest.mark.ray
 @pytest.mark.long
-def test_ray_that_is_late_starts_once_more_and_alone(
-    tmp_path: Path, study_config: StudyConfigs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ray_that_is_late_starts_once_more_and_alone(tmp_path: Path, study_config: StudyConfigs) -> None:
+    """In a process of its own: this one may have a Ray by now."""
+    multiprocessing.start_processes(
+        _start_late, args=(study_config(tmp_path),), nprocs=1, start_method="forkserver"
+    )
+
+
+def _start_late(rank: int, config: StudyConfig) -> None:
     """It ends as if its raylet took longer than 30 s; what that has started ends by itself, later."""
     from ray._private import services
 
@@ -32,8 +38,8 @@ def test_ray_that_is_late_starts_once_more_and_alone(
             raise Exception("The current node timed out during startup.")
         return really(*args, **more)
 
-    monkeypatch.setattr(services, "get_node", get_node)
-    with ray_started(study_config(tmp_path), None):
+    services.get_node = get_node
+    with ray_started(config, None):
         assert ray.is_initialized()
         assert late
         _, alive = psutil.wait_procs(late, timeout=300)
