@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from cofi_tune.config import StudyConfig
 from cofi_tune.machine import workers_on_gpus
-from cofi_tune.memory import shortage
+from cofi_tune.memory import shortage, trial_bytes
 
 DRIVER = "driver"
 """Resource of a node for processes that only wait; where no node declares it, they take of the CPUs."""
@@ -199,7 +199,7 @@ def fitted_to_memory(
     if not known or fit >= min(config.concurrency, cluster.trials_at_once(config)):
         return config
     usable = sum(node.get("memory", 0.0) for node in cluster.nodes)
-    each = max(1, config.workers_per_trial) * worker_bytes
+    each = trial_bytes(config, worker_bytes)
     note(shortage(fit, config.concurrency, each, int(usable)))
     return config.model_copy(update={"concurrency": max(1, fit)})
 

@@ -79,9 +79,10 @@ def held_bytes() -> int:
     held = 0
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.cmdline()[0].startswith("ray::"):
+            title = process.cmdline()[0]
+            if title.startswith("ray::") and not title.endswith("Agent"):  # which stay, whatever runs
                 memory = process.memory_info()
-                held += memory.rss - memory.shared
+                held += memory.rss - getattr(memory, "shared", 0)
         except (psutil.Error, IndexError):  # it has just ended
             continue
     return held
@@ -109,12 +110,19 @@ class Room:
         self.need_bytes, self.concurrency, self.note = need_bytes, concurrency, note
         self.usable_bytes, self.clock = usable_bytes, clock
         self._usable, self._looked = 0, -LOOK_SECONDS
+        self._most = concurrency
         self._told: set[int] = set()
+
+    def lower(self, running: int) -> None:
+        """So many trials were too many: one of them was ended for lack of memory."""
+        self._most = max(1, min(self._most, running - 1))
 
     def admits(self, running: int) -> bool:
         """Whether a trial may start beside those that run; one always may."""
         if self.clock() - self._looked >= LOOK_SECONDS:
             self._usable, self._looked = self.usable_bytes(), self.clock()
+        if running >= self._most:
+            return False
         fit = self._usable // self.need_bytes
         if running < fit:
             return True
@@ -126,7 +134,7 @@ class Room:
 
 def shortage(fit: int, concurrency: int, need_bytes: int, usable_bytes: int) -> str:
     """That fewer trials run at a time than were asked for, or that not even one fits."""
-    figures = f"needs about {need_bytes / GB:.1f} GB, and {usable_bytes / GB:.1f} GB are free"
+    figures = f"needs about {need_bytes / GB:.1f} GB, and there are {usable_bytes / GB:.1f} GB for trials"
     if fit < 1:
         return f"a trial {figures}: it is tried all the same and may be ended; {REMEDY}"
     return f"trials at a time: {fit} instead of {concurrency}: each {figures}"

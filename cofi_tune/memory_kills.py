@@ -1,9 +1,8 @@
-"""Processes that were ended for lack of memory, by Ray's monitor or by the kernel."""
+"""Processes that Ray's memory monitor has ended."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from ray.air.execution._internal import RayActorManager
@@ -33,36 +32,19 @@ def recover_from_kills() -> None:
     tune_controller.RayActorManager = ActorManager
 
 
-class MemoryKills:
-    """Tells for which deaths of processes a lack of memory is the reason."""
+def describe_kill(error: str) -> str | None:
+    """What happened, in words for a person; None: memory was not the reason.
 
-    def __init__(self, vmstat: Path = Path("/proc/vmstat")) -> None:
-        """
-        Args:
-            vmstat: the kernel's counters.
-        """
-        self.vmstat = vmstat
-        self._by_kernel = self._kernel_kills()
+    A process that the kernel has ended cannot be told from one that was killed otherwise.
 
-    def describe(self, error: str) -> str | None:
-        """What happened, in words for a person; None: memory was not the reason.
-
-        Args:
-            error: what Ray said of the death.
-        """
-        before, self._by_kernel = self._by_kernel, self._kernel_kills()
-        if RAYS_WORDS in error:
-            used = USED.search(error)
-            figures = f" ({_gb(used[1])} of {_gb(used[2])} GB used)" if used else ""
-            return f"its process was ended for lack of memory{figures}"
-        return "its process was ended for lack of memory" if self._by_kernel > before else None
-
-    def _kernel_kills(self) -> int:
-        """Processes that the kernel has ended on this machine, for its own limit or that of a cgroup."""
-        try:
-            return int(re.findall(r"^oom_kill (\d+)$", self.vmstat.read_text(), re.MULTILINE)[0])
-        except (OSError, IndexError):  # of another system
-            return 0
+    Args:
+        error: what Ray said of a process's death.
+    """
+    if RAYS_WORDS not in error:
+        return None
+    used = USED.search(error)
+    figures = f" (the machine had {_gb(used[1])} of {_gb(used[2])} GB in use)" if used else ""
+    return f"its process was ended for lack of memory{figures}"
 
 
 def _gb(gib: str) -> str:

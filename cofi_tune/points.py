@@ -38,13 +38,13 @@ def distributions(space: Callable[[Any], Any], draws: int = 30) -> dict[str, Bas
 
 
 def largest(space: Callable[[Any], Mapping[str, Any]], name: str, default: int, draws: int = 30) -> int:
-    """The largest value that a setting has in a number of draws."""
+    """The largest value that a setting, a whole number, has in a number of draws."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     found = [default]
     for _ in range(draws):
         with contextlib.suppress(Exception):  # a user's own space may raise anything
             found.append(space(study.ask()).get(name, default))
-    return max(found)
+    return max(value for value in found if type(value) is int)  # another one fails its trial, not the search
 
 
 def still_to_propose(study: optuna.Study, points: Iterable[Mapping[str, Any]]) -> list[Point]:

@@ -16,7 +16,7 @@ from cofi_tune import chains, duplicates
 from cofi_tune.budget import GPU_SECONDS, Budget, GpuMeter
 from cofi_tune.interruption import Interruption
 from cofi_tune.memory import REMEDY, Room
-from cofi_tune.memory_kills import MemoryKills
+from cofi_tune.memory_kills import describe_kill
 from cofi_tune.messages import (
     DUPLICATE,
     FAIL_REASONS,
@@ -91,7 +91,7 @@ class Proposals(Searcher):
         self.running: dict[str, Trial] = {}
         """By Tune's own id, which is known nowhere else."""
         self._last: dict[str, str] = {}
-        self._kills, self._killed = MemoryKills(), Counter[str]()
+        self._killed = Counter[str]()
         self._space_ended: str | None = None
         earlier = (one.user_attrs.get(GPU_SECONDS, 0.0) for one in study.get_trials(deepcopy=False))
         self.meter = GpuMeter(gpus_per_trial, sum(earlier))
@@ -239,8 +239,10 @@ class Proposals(Searcher):
         trial = self.running.get(trial_id)
         if trial is None:
             return None
-        killed = self._kills.describe(error)
+        killed = describe_kill(error)
         self._killed[trial_id] += killed is not None
+        if killed and self.room is not None:
+            self.room.lower(len(self.running))
         if killed and self._killed[trial_id] >= MOST_MEMORY_KILLS:
             outcome = Outcome.failed("out_of_memory", f"{killed}, for the second time; {REMEDY}")
             self._end(trial_id, outcome)

@@ -46,8 +46,9 @@ OUT_OF_MEMORY = (
     "can't start new thread",
     "cannot allocate memory",
     "bad_alloc",
+    "failed to map segment",
 )
-"""How CUDA, PyTorch, oneDNN (twice), Python, the system and C++ put it."""
+"""How CUDA, PyTorch, oneDNN (twice), Python, the system, C++ and the loader of libraries put it."""
 Report = Callable[[Message], None]
 
 FAILURES = ("non_finite", DISK_FULL, INTERRUPTED, OUTPUT_AWAY, PARENT_LOST)
@@ -269,4 +270,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
+    return isinstance(error, (RuntimeError, ImportError)) and any(words in text for words in OUT_OF_MEMORY)

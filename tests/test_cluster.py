@@ -123,7 +123,8 @@ def test_memory_of_the_nodes_limits_how_many_run() -> None:
         return fitted_to_memory(asked, cluster, 3 * 10**9, notes.append).concurrency
 
     assert at_a_time(6, Cluster(nodes)) == 4
-    assert notes == ["trials at a time: 4 instead of 6: each needs about 3.0 GB, and 25.0 GB are free"]
+    said = "trials at a time: 4 instead of 6: each needs about 4.2 GB, and there are 25.0 GB for trials"
+    assert notes == [said]
     assert at_a_time(4, Cluster(nodes)) == 4
     assert at_a_time(6, Cluster(nodes, grows=True)) == 6, "what may come is not known"
     assert at_a_time(2, Cluster((GPU_NODE,))) == 2, "nor what this node has"

@@ -86,7 +86,8 @@ class Machine:
 def test_fewer_trials_start_than_asked_for_and_one_line_says_so() -> None:
     machine = Machine(7.0)
     assert [machine.admits(running) for running in (0, 1, 2, 2, 2)] == [True, True, False, False, False]
-    assert machine.notes == ["trials at a time: 2 instead of 4: each needs about 3.1 GB, and 7.0 GB are free"]
+    said = "trials at a time: 2 instead of 4: each needs about 3.1 GB, and there are 7.0 GB for trials"
+    assert machine.notes == [said]
 
 
 def test_memory_that_others_take_and_give_back_is_seen() -> None:
@@ -105,8 +106,17 @@ def test_one_trial_is_always_tried() -> None:
     machine = Machine(2.0)
     assert [machine.admits(running) for running in (0, 0, 1)] == [True, True, False]
     [note] = machine.notes
-    assert note.startswith("a trial needs about 3.1 GB, and 2.0 GB are free")
+    assert note.startswith("a trial needs about 3.1 GB, and there are 2.0 GB for trials")
     assert memory.REMEDY in note
+
+
+def test_fewer_start_once_one_was_ended_for_lack_of_memory() -> None:
+    machine = Machine(20.0)
+    assert machine.admits(3)
+    machine.room.lower(3)
+    assert [machine.admits(running) for running in (0, 1, 2)] == [True, True, False]
+    machine.room.lower(1)
+    assert [machine.admits(running) for running in (0, 1)] == [True, False]
 
 
 def test_memory_is_looked_at_once_in_a_while() -> None:

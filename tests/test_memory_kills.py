@@ -11,7 +11,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from cofi_tune.budget import Budget
 from cofi_tune.memory import REMEDY
-from cofi_tune.memory_kills import ActorManager, MemoryKills
+from cofi_tune.memory_kills import ActorManager, describe_kill
 from cofi_tune.messages import Outcome
 from cofi_tune.proposals import Proposals
 from cofi_tune.worker import Job, attempt
@@ -21,25 +21,14 @@ RAYS = (
     "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1, ID: 5)"
     " was 9.41GB used / 23.54GB limit (0.245065)\nOOM kill reason: Memory usage 6170882048B exceeded ...\n"
 )
-SAID = "its process was ended for lack of memory (10.1 of 25.3 GB used)"
+SAID = "its process was ended for lack of memory (the machine had 10.1 of 25.3 GB in use)"
 DIED = "The actor died unexpectedly before finishing this task."
 
 
-def test_rays_report_becomes_half_a_line(tmp_path: Path) -> None:
-    kills = MemoryKills(tmp_path / "vmstat")
-    assert kills.describe(RAYS) == SAID
-    assert kills.describe("the node running low on memory") == "its process was ended for lack of memory"
-    assert kills.describe(DIED) is None
-
-
-def test_kernel_that_ended_a_process_meanwhile_is_the_reason(tmp_path: Path) -> None:
-    vmstat = tmp_path / "vmstat"
-    vmstat.write_text("pgfault 5\noom_kill 3\nnr_x 1\n")
-    kills = MemoryKills(vmstat)
-    assert kills.describe(DIED) is None
-    vmstat.write_text("pgfault 5\noom_kill 4\nnr_x 1\n")
-    assert kills.describe(DIED) == "its process was ended for lack of memory"
-    assert kills.describe(DIED) is None
+def test_rays_report_becomes_half_a_line() -> None:
+    assert describe_kill(RAYS) == SAID
+    assert describe_kill("the node running low on memory") == "its process was ended for lack of memory"
+    assert describe_kill(DIED) is None
 
 
 class Watcher:
@@ -102,9 +91,18 @@ def test_no_trial_is_proposed_while_there_is_no_memory_for_it() -> None:
         def admits(self, running: int) -> bool:
             return running < 1
 
+        def lower(self, running: int) -> None:
+            lowered.append(running)
+
+    lowered: list[int] = []
+
     proposals = asked("t", Watcher(), Room())
     assert proposals.suggest("u") is None
     assert len(proposals.study.trials) == 1
+    proposals.recovered("t", DIED)
+    assert lowered == []
+    proposals.recovered("t", RAYS)
+    assert lowered == [1]
 
 
 def test_what_the_driver_has_ended_is_not_tried_again(tmp_path: Path, study_job: Any) -> None:

@@ -122,7 +122,7 @@ def test_point_whose_driver_died_is_not_proposed_twice(stand_in: Any) -> None:
 
 def test_largest_value_of_a_setting_is_found_or_its_default() -> None:
     def space(draw: Any) -> dict[str, Any]:
-        size = draw.suggest_categorical("size", [16, 64])
+        size = draw.suggest_categorical("size", [16, 64, 128.0, "256", None])
         if draw.number == 3:
             raise RuntimeError("a user's own")
         return {"batch_size": size}

@@ -187,7 +187,10 @@ def run():
         pass
     process_memory.free_memory()
 
-for _ in range(int(sys.argv[3])):
+for number in range(int(sys.argv[3])):
+    # Other structures: what times them meets other sizes.
+    options = {**trial.options, "target_sparsity": 0.4 + 0.01 * number}
+    trial = trial.model_copy(update={"options": options})
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()

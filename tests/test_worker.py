@@ -103,6 +103,7 @@ def test_every_end_has_a_reason(
         MemoryError(),
         RuntimeError("CUDA out of memory. Tried to allocate"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libgomp.so.1: failed to map segment from shared object"),
     ],
 )
 def test_memory_that_runs_out_halves_the_batch_once(

@@ -127,6 +127,7 @@ class Search:
         self.constants: dict[str, float] = {}
         self.forks = True
         """Whether its runs without Ray may be copies of this process."""
+        self.copies: list[Forked] = []
         self.environment: dict[str, str] = {}
         self.trials = 2
         self.space = output / "easy.py"
@@ -167,7 +168,8 @@ class Search:
 
     def start(self, *more: str) -> Any:
         if self.forks and "COFI_TEST_NO_RAY" in self.environment:
-            return Forked(self.arguments(*more), self.start_environment())
+            self.copies.append(Forked(self.arguments(*more), self.start_environment()))
+            return self.copies[-1]
         return subprocess.Popen(
             self.command(*more),
             env=self.start_environment(),
@@ -264,18 +266,22 @@ class Search:
                 continue
         return found
 
-    def no_process_is_left(self, seconds: float = 90) -> None:
+    def no_process_is_left(self, seconds: float = 300) -> None:
         """Soon; Ray's agents outlive a raylet that was killed by up to a minute."""
         deadline = time.monotonic() + seconds
         while (left := self.find()) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert left == []
+        assert all(copy.returncode is not None for copy in self.copies)
 
     def end_all(self) -> None:
         """Whatever a failed test left running; all of it is ours by its mark."""
         for process in self.find():
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        for copy in self.copies:
+            copy.kill()
+            copy.wait()
 
 
 @pytest.fixture(scope="session")

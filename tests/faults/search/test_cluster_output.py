@@ -26,6 +26,7 @@ def cluster() -> Any:
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     made.add_node(num_cpus=1)
     made.wait_for_nodes()
+    ray.shutdown()  # one that other tests have left
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()

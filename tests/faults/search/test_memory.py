@@ -19,7 +19,8 @@ if not (GROUPS / LIMIT).exists():
 ENTER = 'echo $$ > "$1/cgroup.procs" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
 FILLS = {"at": "cofi_tune.loop:Training._train", "do": "fill"}
 KILLED = (
-    r"trial 0000: its process was ended for lack of memory \(\d\.\d of 5\.0 GB used\); it resumes from its"
+    r"trial 0000: its process was ended for lack of memory \(the machine had \d\.\d of 5\.0 GB in use\);"
+    " it resumes from its last checkpoint"
 )
 RAYS_OWN = ("OutOfMemory", "OOM", "raylet", "low on memory", "RAY_", "worker(s)")
 
@@ -86,7 +87,7 @@ def test_trial_that_is_killed_for_memory_twice_fails_and_no_other(
 def test_fewer_trials_run_than_were_asked_for(contained: Any) -> None:
     search = contained(2.5)
     text = search.run("--concurrency", "2")
-    assert re.search(r"at a time: 1 instead of 2: each needs about 0\.9 GB, and 1\.\d GB are free", text), (
+    assert re.search(r"at a time: 1 instead of 2: each needs about 0\.9 GB, and there are 1\.\d GB", text), (
         text
     )
     first_ends, second_starts = text.index("trial 0000 complete"), text.index("trial 0001 starts")
