@@ -66,17 +66,16 @@ class Training:
         self.student, self.method, self.guide = student, method, teacher
         self.guided_by = [] if teacher is None else [teacher.kind]
         """Kinds of guides, one after the other: a run that is resumed may have had another one."""
-        self.data, self.trial, self.ranks, self.precision = data, trial, ranks, precision
-        self.shrink = shrink
+        self.data, self.trial, self.ranks = data, trial, ranks
+        self.precision, self.shrink = precision, shrink
         self.selection: EncodedSplit = data.splits[selection]
         if min(trial.batch_size, len(data.splits["train"])) < ranks.shares:
             raise ValueError(f"a batch of {trial.batch_size} rows cannot be shared by {ranks.shares} workers")
         self.rows = RowStream(data.splits["train"], trial.batch_size, trial.seed)
         self.phases = method.phases()
         self.num_steps = sum(phase.num_steps for phase in self.phases)
-        self.step = 0
+        self.step = self._phase_number = self._phase_step = 0
         self.started = time.perf_counter()
-        self._phase_number, self._phase_step = 0, 0
         self._losses = Mean()
         self._best: Best | None = None
         self._optimizer: torch.optim.Optimizer | None = None
@@ -287,7 +286,6 @@ class Training:
             raise Stopped("non_finite", f"a loss is not finite at step {self.step}: {means}")
         status = self.method.status(self._phase_step)
         self.method.check(status, self._phase_step)
-        rss_mib, peak_rss_mib = resident_mib()
         return Progress(
             step=self.step,
             num_steps=self.num_steps,
@@ -298,6 +296,5 @@ class Training:
             expected_sparsity=status.expected_sparsity,
             target_sparsity=status.target_sparsity,
             selection_score=score,
-            rss_mib=rss_mib,
-            peak_rss_mib=peak_rss_mib,
+            **resident_mib(),
         )

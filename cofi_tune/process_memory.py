@@ -76,17 +76,18 @@ def without_onednn(precision: str = "fp32") -> Iterator[None]:
         yield
 
 
-def resident_mib() -> tuple[float, float]:
-    """What this process holds in memory now (RSS), and the most that it has held."""
+def resident_mib() -> dict[str, float]:
+    """What this process holds in memory now, and the most that it has held: `rss_mib`, `peak_rss_mib`."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         kib = dict(words[:2] for words in map(str.split, lines) if len(words) == 3)
-        return int(kib["VmRSS:"]) / 1024, int(kib["VmHWM:"]) / 1024
+        return {"rss_mib": int(kib["VmRSS:"]) / 1024, "peak_rss_mib": int(kib["VmHWM:"]) / 1024}
     except (OSError, KeyError):
         import psutil
 
         now = psutil.Process().memory_info()
-        return now.rss / MIB, getattr(now, "peak_wset", 0) / MIB or _most_mib()
+        peak_mib = getattr(now, "peak_wset", 0) / MIB or _most_mib()
+        return {"rss_mib": now.rss / MIB, "peak_rss_mib": peak_mib}
 
 
 def _most_mib() -> float:

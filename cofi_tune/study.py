@@ -192,7 +192,7 @@ def _proposals(
     stopper: Interruption,
     watchers: list[Any],
     unfinished: list[optuna.Trial],
-    room: memory.Room | None,
+    room: memory.Room | None = None,
 ) -> Proposals:
     space = search_spaces.load(config.space, config.task)
 

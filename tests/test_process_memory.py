@@ -129,11 +129,11 @@ def test_the_dense_student_is_gone_once_there_is_a_smaller_one(
 
 
 def test_what_a_process_holds(monkeypatch: Any) -> None:
-    now, most = process_memory.resident_mib()
+    now, most = process_memory.resident_mib().values()
     assert 50 < now <= most
     assert now == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.1)
     monkeypatch.setattr(Path, "read_text", lambda *args, **more: "Name: python\n")
-    elsewhere, peak = process_memory.resident_mib()
+    elsewhere, peak = process_memory.resident_mib().values()
     assert elsewhere == pytest.approx(now, rel=0.1)
     assert peak >= 0.9 * most
 
@@ -161,13 +161,13 @@ def test_what_a_thread_leaves_is_given_back() -> None:
         kept.append(pieces[-1])
 
     process_memory.free_memory()
-    before = process_memory.resident_mib()[0]
+    before = process_memory.resident_mib()["rss_mib"]
     for _ in range(3):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
         process_memory.free_memory()
-    assert process_memory.resident_mib()[0] - before < 40
+    assert process_memory.resident_mib()["rss_mib"] - before < 40
 
 
 SCRIPT = """
@@ -182,7 +182,7 @@ by_step, by_trial = [], []
 
 def run():
     shutil.rmtree(setup.output, ignore_errors=True)
-    beat = lambda: by_step.append(process_memory.resident_mib()[0])
+    beat = lambda: by_step.append(process_memory.resident_mib()["rss_mib"])
     for _ in compress.compress(trial, setup, upkeep=Upkeep(1e9, beat=beat)):
         pass
     process_memory.free_memory()
@@ -194,7 +194,7 @@ for number in range(int(sys.argv[3])):
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    by_trial.append(process_memory.resident_mib()[0])
+    by_trial.append(process_memory.resident_mib()["rss_mib"])
 print(json.dumps([by_step, by_trial]))
 """
 

@@ -52,7 +52,7 @@ class Steps:
         """One more step is done."""
         self.step += 1
         if self.step % self.every == 0:
-            self.rss_mib[self.step] = round(process_memory.resident_mib()[0])
+            self.rss_mib[self.step] = round(process_memory.resident_mib()["rss_mib"])
             self.own_mib[self.step] = own_mib()
             self.cpu_seconds[self.step] = time.process_time()
             print(self.step, self.rss_mib[self.step], self.own_mib[self.step], file=sys.stderr, flush=True)
@@ -95,14 +95,14 @@ def child(
         thread = threading.Thread(target=run)
         thread.start()
         thread.join()
-        by_trial.append(round(process_memory.resident_mib()[0]))
+        by_trial.append(round(process_memory.resident_mib()["rss_mib"]))
         own_by_trial.append(own_mib())
     return {
         "rss_mib": steps.rss_mib,
         "own_mib": steps.own_mib,
         "rss_after_trial_mib": by_trial,
         "own_after_trial_mib": own_by_trial,
-        "peak_mib": round(process_memory.resident_mib()[1]),
+        "peak_mib": round(process_memory.resident_mib()["peak_rss_mib"]),
         "cpu_seconds": steps.cpu_seconds,
     }
 
