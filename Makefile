@@ -1,7 +1,10 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+# Of many short processes, each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo check test test-faults test-cluster test-long test-all format clean
 

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.ray
 
-STALL_SECONDS = 3.0
+STALL_SECONDS = 1.0
 
 
 @pytest.mark.usefixtures("own_ray")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -52,31 +55,43 @@ def test_refused_in_a_line(
     assert words in said
 
 
-def test_a_chain_leaves_a_model_for_each_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = [*f"{SMALL} {EASY} --chain 0.4,0.6 --chain-epochs 0.5 --output".split(), str(tmp_path)]
-    assert prune.main(line) == 0
-    links = [tmp_path / "link-1", tmp_path / "link-2"]
+def chained(output: Path) -> int:
+    """Prune a chain of two links."""
+    return prune.main([*f"{SMALL} {EASY} --chain 0.4,0.6 --chain-epochs 0.5 --output".split(), str(output)])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A chain that nothing happened to: where it is, and what was said of it, to either stream."""
+    output = tmp_path_factory.mktemp("chain")
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert chained(output) == 0
+    return output, out.getvalue(), err.getvalue()
+
+
+def test_a_chain_leaves_a_model_for_each_target(undisturbed: tuple[Path, str, str]) -> None:
+    output, out, err = undisturbed
+    links = [output / "link-1", output / "link-2"]
     made = [json.loads((link / "measurement.json").read_text()) for link in links]
     assert [one["target_sparsity"] for one in made] == [0.4, 0.6]
     assert made[0]["num_parameters"] > made[1]["num_parameters"]
     assert all((link / "model" / "model.safetensors").is_file() for link in links)
     assert not [path for link in links for path in link.iterdir() if path.name in ("checkpoints", "link")]
-    assert not list(tmp_path.glob("link-*/done.json"))
-    said = capsys.readouterr()
-    assert "link 1/2 step 60/60 recover" in said.err
-    assert "link 2/2 step 30/30 recover" in said.err
-    assert said.out.count("speedup") == 4, "each link has its table"
+    assert not list(output.glob("link-*/done.json"))
+    assert "link 1/2 step 60/60 recover" in err
+    assert "link 2/2 step 30/30 recover" in err
+    assert out.count("speedup") == 4, "each link has its table"
 
 
 def test_ctrl_c_saves_and_the_same_command_makes_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    undisturbed: tuple[Path, str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def line(output: str) -> list[str]:
-        return [
-            *f"{SMALL} {EASY} --chain 0.4,0.6 --chain-epochs 0.5 --output".split(),
-            str(tmp_path / output),
-        ]
-
+    for name in ("data", "teachers"):
+        shutil.copytree(undisturbed[0] / name, tmp_path / name)
     shown = View.report
 
     def interrupted(view: View, who: str, progress: Progress) -> None:
@@ -85,16 +100,14 @@ def test_ctrl_c_saves_and_the_same_command_makes_nothing_twice(
             signal.raise_signal(signal.SIGINT)
             monkeypatch.setattr(View, "report", shown)
 
-    assert prune.main(line("undisturbed")) == 0
     monkeypatch.setattr(View, "report", interrupted)
-    assert prune.main(line("own")) == INTERRUPTED_EXIT
+    assert chained(tmp_path) == INTERRUPTED_EXIT
     assert "the same command goes on" in capsys.readouterr().err
-    assert prune.main(line("own")) == 0
+    assert chained(tmp_path) == 0
     said = capsys.readouterr().err
     assert "link 1/2" not in said, "it was finished"
     steps = re.findall(r"link 2/2 step (\d+)", said)
     assert min(map(int, steps)) > 10, "from the checkpoint"
     for link in ("link-1", "link-2"):
         name = f"{link}/model/model.safetensors"
-        ours, theirs = ((tmp_path / output / name).read_bytes() for output in ("own", "undisturbed"))
-        assert ours == theirs
+        assert (tmp_path / name).read_bytes() == (undisturbed[0] / name).read_bytes()

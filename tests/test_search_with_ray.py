@@ -30,7 +30,7 @@ MARK = "COFI_TUNE_TEST"
 SECRET = "s3cret-that-nobody-else-has"
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 COMMAND = [
-    *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny", "--trials", "2"),
+    *(sys.executable, "-m", "cofi_tune.search", "--task", "grammar", "--model", "tiny"),
     *("--max-train-samples", "480", "--epochs", "4", "--teacher-epochs", "1"),
     *("--cpus-per-worker", "1"),
 ]
@@ -54,9 +54,10 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def start(output: Path, name: str, *more: str) -> subprocess.Popen[str]:
+def start(output: Path, name: str, trials: int, *more: str) -> subprocess.Popen[str]:
     """A search whose processes can be told from all others."""
     place = ["--output", str(output), "--space", str(output / "easy.py"), "--name", name]
+    place += ["--trials", str(trials)]
     return subprocess.Popen(
         [*COMMAND, *place, *more],
         env={**os.environ, MARK: str(output), "AWS_SECRET_ACCESS_KEY": SECRET},
@@ -88,9 +89,9 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> str:
     return text
 
 
-def check(output: Path, name: str, text: str) -> None:
-    """One finished trial each in Optuna, MLflow, on disk and in the table, under one id."""
-    ids = [f"{name}-{i:04d}" for i in range(2)]
+def check(output: Path, name: str, trials: int, text: str) -> None:
+    """Every trial finished and once in Optuna, MLflow, on disk and in the table, under one id."""
+    ids = [f"{name}-{i:04d}" for i in range(trials)]
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{output}/optuna.db")
     assert [trial.user_attrs["trial_id"] for trial in study.trials] == ids
     assert all(trial.state is TrialState.COMPLETE for trial in study.trials)
@@ -134,14 +135,14 @@ def no_process_is_left(output: Path, seconds: float = 300) -> None:
 @pytest.fixture(scope="module")
 def interrupted_then_finished(output: Path) -> tuple[str, str]:
     """What a search in process said up to Ctrl-C in its second trial, and when it was run again."""
-    process = start(output, "s")
+    process = start(output, "s", 2)
     text = until(process, "trial 0001 prune")
     process.send_signal(signal.SIGINT)
     text += finish(process, status=130)
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{output}/optuna.db")
     assert study.trials[0].state is TrialState.COMPLETE
     assert study.trials[1].state is not TrialState.COMPLETE
-    return text, finish(start(output, "s"))
+    return text, finish(start(output, "s", 2))
 
 
 def test_interrupted_then_finished_in_process(
@@ -151,7 +152,7 @@ def test_interrupted_then_finished_in_process(
     assert "the same command goes on" in first
     assert "1 trials are finished, 1 were interrupted" in second
     assert "trial 0000 starts" not in second
-    check(output, "s", second)
+    check(output, "s", 2, second)
 
 
 class Seen(NamedTuple):
@@ -171,7 +172,7 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def seen(output: Path, interrupted_then_finished: tuple[str, str]) -> Seen:
     """The driver is stopped meanwhile: nothing ends before it has been looked at."""
-    process = start(output, "t", "--workers-per-trial", "2", "--checkpoint-seconds", "1000")
+    process = start(output, "t", 1, "--workers-per-trial", "2", "--checkpoint-seconds", "1000")
     text = until(process, "trial 0000 prune")
     process.send_signal(signal.SIGSTOP)
     try:
@@ -235,7 +236,7 @@ def ask(url: str, data: bytes | None = None, headers: dict[str, str] | None = No
 
 
 def test_with_two_ray_train_workers(output: Path, seen: Seen) -> None:
-    check(output, "t", seen.text)
+    check(output, "t", 1, seen.text)
     # The study before this one has made them.
     assert len(re.findall("outputs of the teacher, once for all trials: .*, found, in ", seen.text)) == 1
 
@@ -260,7 +261,7 @@ def test_credentials_are_in_no_log_of_ray(seen: Seen) -> None:
 def test_same_losses_in_process_and_with_ray_train(
     output: Path, interrupted_then_finished: tuple[str, str]
 ) -> None:
-    check(output, "u", finish(start(output, "u", "--workers-per-trial", "1")))
+    check(output, "u", 1, finish(start(output, "u", 1, "--workers-per-trial", "1")))
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{output}/mlflow.db")
     curves = []
     for name in ("s", "u"):
