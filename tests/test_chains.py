@@ -116,7 +116,9 @@ def test_each_proposal_is_followed_by_its_links_which_count_as_trials(search: Se
     assert "--chain 0.5,0.7,0.9 --chain-epochs 0.25 --epochs 8.0" in again[2]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.long) for name in ("nsga2", "gp", "random"))]
+)
 def test_samplers_see_finished_trials_whose_target_is_no_param(search: Search, sampler: str) -> None:
     search.run(trials=14, chain=CHAIN[:2], sampler=sampler)
     trials = search.trials

@@ -33,7 +33,9 @@ def reasons(trials: list[Any]) -> list[str | None]:
     return [trial.user_attrs["outcome"]["reason"] for trial in trials]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.long) for name in ("nsga2", "gp", "random"))]
+)
 def test_finite_space_is_tried_whole_and_ends_the_search(stand_in: Any, finite: str, sampler: str) -> None:
     name = f"finite-{sampler}"
     seen: list[str] = []

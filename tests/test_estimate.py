@@ -93,6 +93,7 @@ def test_the_highest_target_is_timed() -> None:
     assert estimate._deepest([plain]) is plain
 
 
+@pytest.mark.long
 def test_kept_outputs_stand_in_for_the_teacher(config: StudyConfig, toy: EncodedTask) -> None:
     with_them = estimate.estimate(config, toy, [trial()])
     assert with_them.timing.outputs_bytes > 128 * 2 * 4

@@ -274,7 +274,7 @@ def run(code: str, directory: Path, with_package: bool) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("transformers_first", [False, True])
+@pytest.mark.parametrize("transformers_first", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_loads_with_the_package(shipped: Path, transformers_first: bool) -> None:
     """Whether the package is imported before the auto classes are, or after."""
     first = "from transformers import AutoModelForSequenceClassification\n" if transformers_first else ""

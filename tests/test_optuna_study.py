@@ -22,7 +22,9 @@ def test_violations() -> None:
     assert violations({}, {"score": 0.75, "speedup": 1.0}) == {}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.long) for name in ("nsga2", "gp", "random"))]
+)
 def test_demands_are_constraints_of_every_sampler(stand_in: Any, sampler: str) -> None:
     name = f"demands-{sampler}"
     stand_in.run(f"{name}-old", trials=4, sampler="random")
@@ -60,6 +62,7 @@ def test_demands_are_constraints_of_every_sampler(stand_in: Any, sampler: str) -
         assert found["recommended"] == max(on_front, key=lambda name: rows[name]["speedup"])
 
 
+@pytest.mark.long
 def test_tpe_prefers_what_meets_the_demands(stand_in: Any) -> None:
     found = stand_in.run("demanding", trials=40, min_speedup=5.0)
     rows = sorted(found["trials"], key=lambda row: row["trial"])

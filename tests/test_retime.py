@@ -110,6 +110,7 @@ def test_a_front_for_each_machine(output: Path, timed_again: Command) -> None:
     assert (output / NAME / f"front-{again['id']}.svg").is_file()
 
 
+@pytest.mark.long
 def test_threads_and_batch_are_part_of_the_contract(output: Path, timed_again: Command) -> None:
     for flags in (ONE, [*ONE, "--batch", "8"], []):
         assert timed_again(*flags)[0] == 0
@@ -125,6 +126,7 @@ def test_threads_and_batch_are_part_of_the_contract(output: Path, timed_again: C
     assert set(timed.made_on("cpu")) == machine
 
 
+@pytest.mark.long
 def test_a_second_time_replaces_the_first(output: Path, timed_again: Command) -> None:
     timed_again(*ONE)
     [first] = timings.read(trial(output, MODELS[0]))

@@ -23,6 +23,7 @@ study.tell(study.ask(), [1.0, 2.0])
 """
 
 
+@pytest.mark.long
 def test_searches_that_start_at_once_on_a_fresh_database_all_succeed(tmp_path: Path) -> None:
     start = str(time.time() + 4)
     storage = f"sqlite:///{tmp_path}/optuna.db"

@@ -251,6 +251,7 @@ def test_a_build_that_is_killed_leaves_nothing_half(setup: Setup) -> None:
     assert [*cache_of(setup).rglob(".new-*")] == []
 
 
+@pytest.mark.long
 def test_two_processes_make_it_once(setup: Setup) -> None:
     processes = [start(setup, 0.3) for _ in range(2)]
     said = [process.communicate(timeout=300)[0] for process in processes]

@@ -180,6 +180,7 @@ def test_a_signal_waits_until_a_new_process_is_known() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.long
 def test_a_server_that_ends_is_quoted(output: Path, shown: Ui, monkeypatch: pytest.MonkeyPatch) -> None:
     with taken() as port:
         monkeypatch.setattr(server, "free_port", lambda asked: port)  # taken since

@@ -120,7 +120,9 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:
     assert "3 left out, this space does not have their x, 1 left out, they have no x" in notes[0]
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp"])
+@pytest.mark.parametrize(
+    "name", ["tpe", *(pytest.param(name, marks=pytest.mark.long) for name in ("nsga2", "gp"))]
+)
 def test_samplers_learn_from_them(tmp_path: Path, name: str) -> None:
     storage = f"sqlite:///{tmp_path}/optuna.db"
     source = open_study(storage, "a", PURPOSE)

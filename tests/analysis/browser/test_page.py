@@ -57,6 +57,7 @@ def test_every_kind_of_study_renders(opened: Any, kind: str) -> None:
     assert expected[kind] in text
 
 
+@pytest.mark.long
 def test_several_fronts_and_studies(opened: Any, written: Any) -> None:
     _, _, document = written("search", num_trials=24, studies=3, fronts=2)
     one = opened("search", num_trials=24, studies=3, fronts=2)
@@ -107,6 +108,7 @@ def test_demands_move_the_front_and_the_sentence(opened: Any, written: Any) -> N
     one.is_clean()
 
 
+@pytest.mark.long
 def test_methods_can_be_shown_alone(opened: Any, written: Any) -> None:
     _, _, document = written("search", num_trials=24, studies=2)
     one = opened("search", num_trials=24, studies=2)
@@ -116,6 +118,7 @@ def test_methods_can_be_shown_alone(opened: Any, written: Any) -> None:
     assert number_of_points(one) == sum(row["method"] == "dense" for row in rows) > 0
 
 
+@pytest.mark.long
 def test_curves_of_a_model_can_be_picked(opened: Any) -> None:
     one = opened()
     one.draw("#sparsity, #losses")
@@ -125,6 +128,7 @@ def test_curves_of_a_model_can_be_picked(opened: Any) -> None:
     assert one.page.evaluate(ends) != first
 
 
+@pytest.mark.long
 def test_charts_are_drawn_when_they_come_near(opened: Any) -> None:
     one = opened()
     one.page.wait_for_timeout(300)
@@ -156,6 +160,7 @@ new Promise((resolve) => {
 """Milliseconds to the first picture, and to the end of the charts' script."""
 
 
+@pytest.mark.long
 def test_the_picture_is_painted_before_any_script(opened: Any) -> None:
     one = opened()
     assert one.page.evaluate(
@@ -173,6 +178,7 @@ def test_the_picture_is_painted_before_any_script(opened: Any) -> None:
     assert times[-1][0] < times[-1][1], times
 
 
+@pytest.mark.long
 def test_charts_follow_the_colour_scheme(opened: Any) -> None:
     one = opened(options={"color_scheme": "light"})
     one.draw("#all-trials")
@@ -221,6 +227,7 @@ def test_headings_are_in_order_and_ids_are_unique(opened: Any) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["front.csv", "front.json"])
 def test_downloads_are_the_files(opened: Any, tmp_path: Any, name: str) -> None:
     one = opened()
@@ -240,6 +247,7 @@ def test_what_to_type_can_be_copied(opened: Any, written: Any) -> None:
     assert one.page.evaluate("navigator.clipboard.readText()") == document["fronts"][0]["trials"][0]["load"]
 
 
+@pytest.mark.long
 def test_on_paper_pictures_stay_and_charts_go(opened: Any) -> None:
     one = opened(options={"color_scheme": "dark"})
     one.page.emulate_media(media="print", color_scheme="dark")
@@ -250,7 +258,7 @@ def test_on_paper_pictures_stay_and_charts_go(opened: Any) -> None:
     assert one.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [400, pytest.param(1400, marks=pytest.mark.long)])
 def test_nothing_sticks_out(opened: Any, width: int) -> None:
     one = opened("search", {"viewport": {"width": width, "height": 900}}, num_trials=24, studies=2, fronts=2)
     one.draw()
